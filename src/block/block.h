@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Disks: one asynchronous interface over a graph of nodes (raw files now;
+ * qcow2, overlays, crypt, throttle later, all behind the same ops).
+ *
+ * All calls and completions are on the thread of the loop that the node was
+ * opened with. A request's buffers stay valid until its completion, which is
+ * never called from inside the submitting call. Offsets and lengths are
+ * bytes, any alignment; the node checks ranges: a request beyond the end
+ * completes with -EINVAL and touches nothing. A completed flush is durable.
+ */
+#pragma once
+
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "base/types.h"
+#include "loop/loop.h"
+
+enum block_op {
+	BLOCK_READ,
+	BLOCK_WRITE,
+	BLOCK_FLUSH,
+	BLOCK_DISCARD,
+	BLOCK_WRITE_ZEROES,
+};
+
+struct block_request {
+	enum block_op op;
+	u64 offset;
+	u64 len; /* for READ and WRITE: the sum of the iovec */
+	const struct iovec *iov;
+	int iov_count;
+	bool may_unmap; /* WRITE_ZEROES */
+	/* 0 or -errno; partial transfers are retried inside the node. */
+	void (*done)(struct block_request *req, int result);
+	void *opaque;
+	/* private to the node */
+	struct list link;
+	u64 progress;
+	void *node_private;
+};
+
+struct block_node;
+
+enum block_cache { BLOCK_WRITEBACK, BLOCK_NONE, BLOCK_UNSAFE };
+
+struct block_open {
+	const char *format; /* "raw"; never probed */
+	bool is_read_only;
+	enum block_cache cache;
+};
+
+/* Takes ownership of fd (already opened and locked by the caller). */
+int block_open_fd(struct loop *loop, int fd, const struct block_open *how,
+		  struct block_node **out_node, struct err *err);
+/* Waits for requests in flight, flushes when writable, closes. */
+void block_close(struct block_node *node);
+void block_submit(struct block_node *node, struct block_request *req);
+/* Completes every request in flight before it returns (reset, snapshot). */
+void block_drain(struct block_node *node);
+u64 block_size_bytes(const struct block_node *node);
+bool block_is_read_only(const struct block_node *node);
+
+/* For the opener (CLI): opens path with an OFD lock (write lock when
+ * writable, else read lock) and refuses what is not a regular file or block
+ * device. -EAGAIN with id "image.locked" when another process holds it, the
+ * holder's pid in the text. */
+int block_open_path(const char *path, bool is_read_only, int *out_fd,
+		    struct err *err);
