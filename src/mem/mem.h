@@ -69,13 +69,16 @@ void mem_written(struct mem *m, gpa_t gpa, u64 len);
 enum io_space { IO_PIO, IO_MMIO };
 
 /* off is relative to the region; size is 1, 2, 4 or 8 and off+size lies
- * inside the region. Wider or crossing accesses are split by mem. */
+ * inside the region, and off is a multiple of size: wider, misaligned and
+ * crossing accesses are split by mem. */
 struct io_ops {
 	u64 (*read)(void *opaque, u64 off, unsigned size);
 	void (*write)(void *opaque, u64 off, unsigned size, u64 value);
-	/* Accesses are widened/split to these bounds; 0 means 1 and 8. A
+	/* Accesses are widened/split to these bounds; 0 means 1 and 8. The
+	 * region's size is a multiple of min_size. A
 	 * narrower access than min reads the aligned min-size unit and
-	 * extracts; a narrower write is passed as it is. */
+	 * extracts; a narrower write is passed as it is. No read: all ones;
+	 * no write: ignored. */
 	u8 min_size, max_size;
 };
 
@@ -90,7 +93,9 @@ struct io_region {
 };
 
 /* The region is borrowed until mem_io_del. Regions must not overlap one
- * another: -EEXIST (the later one is refused, the guest sees the earlier). */
+ * another: -EEXIST (the later one is refused, the guest sees the earlier).
+ * -EINVAL when it does not fit the space. Both are called with the device
+ * lock held, or before any vCPU runs; a region's callback may call them. */
 int mem_io_add(struct mem *m, struct io_region *r);
 void mem_io_del(struct mem *m, struct io_region *r);
 
@@ -109,5 +114,7 @@ struct mem_doorbell {
 	u64 value;
 	int event_fd; /* borrowed */
 };
+/* -EEXIST when the same is there already. Any thread. After mem_doorbell_del
+ * nobody signals event_fd any more. */
 int mem_doorbell_add(struct mem *m, const struct mem_doorbell *d);
 void mem_doorbell_del(struct mem *m, const struct mem_doorbell *d);
