@@ -3,8 +3,9 @@
  *
  * Two nouns: a *handle* (struct loop_fd, struct loop_timer) that the caller
  * embeds and that must stay in place while it is active, and a *post*, a call
- * queued from any thread. Only loop_post and loop_stop may be called from
- * other threads. Callbacks run without re-entrancy. With loop_set_lock() the
+ * queued from any thread. Only loop_post, loop_wake and loop_stop may be called
+ * from other threads; with loop_set_lock() so may the calls on fds and timers,
+ * by who holds that lock. Callbacks run without re-entrancy. With loop_set_lock() the
  * loop holds that mutex around every callback: the machine's device lock.
  * A handle may be removed from its own callback.
  */
@@ -26,6 +27,8 @@ void loop_run(struct loop *loop);
  * callbacks run. */
 int loop_run_once(struct loop *loop, int timeout_ms);
 void loop_stop(struct loop *loop);
+/* Makes the loop go through one more round. Any thread. */
+void loop_wake(struct loop *loop);
 void loop_set_lock(struct loop *loop, pthread_mutex_t *lock);
 
 #define LOOP_READ  1u
@@ -36,6 +39,7 @@ struct loop_fd {
 	struct loop *loop; /* NULL while inactive */
 	int fd; /* borrowed */
 	u32 events;
+	u32 slot; /* private to the loop */
 	void (*fn)(struct loop_fd *h, u32 events);
 	void *opaque;
 };
@@ -64,3 +68,15 @@ void loop_timer_disarm(struct loop_timer *t);
 
 /* Queues fn(opaque) on the loop's thread. Any thread. Order is kept. */
 void loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque);
+
+/* A hook brackets each wait: for event sources of libraries that list their
+ * descriptors anew each time. prepare runs before the wait and may change fds
+ * and timers; check runs after the fds and timers of the round. Either may be
+ * NULL. A hook may not be removed from another hook's callback. */
+struct loop_hook {
+	struct list link;
+	void (*prepare)(struct loop_hook *h);
+	void (*check)(struct loop_hook *h);
+};
+void loop_hook_add(struct loop *loop, struct loop_hook *h);
+void loop_hook_del(struct loop_hook *h);
