@@ -27,7 +27,7 @@ struct device_ops {
 
 struct device {
 	const struct device_ops *ops;
-	char name[32]; /* unique in its machine: "uart0", "disk0" */
+	char name[32];	  /* unique in its machine: "uart0", "disk0" */
 	struct list link; /* in device_list */
 };
 

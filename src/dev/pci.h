@@ -31,7 +31,8 @@ struct pci_ident {
 
 struct pci_bar {
 	struct io_region region;
-	u64 size; /* power of two; 0: absent */
+	u64 size;      /* power of two; 0: absent */
+	u64 boot_base; /* assigned at plug; a reset returns to it; 0: none */
 	bool is_64;
 	bool is_pio;
 	bool is_prefetchable;
@@ -48,10 +49,10 @@ struct pci_msix {
 struct pci_device {
 	struct device dev;
 	struct pci_bus *bus; /* NULL until plugged */
-	u8 slot; /* device number, 0-31; function 0 */
+	u8 slot;	     /* device number, 0-31; function 0 */
 	u8 config[PCI_CONFIG_BYTES];
 	u8 writable[PCI_CONFIG_BYTES]; /* mask of guest-writable bits */
-	u8 cap_end; /* next free byte for a capability */
+	u8 cap_end;		       /* next free byte for a capability */
 	struct pci_bar bars[PCI_BARS];
 	struct pci_msix msix;
 	struct irq intx;
@@ -67,7 +68,7 @@ struct pci_device {
 struct pci_bus_config {
 	struct mem *mem;
 	struct irq_router *router;
-	gpa_t ecam_base; /* 1 MiB for bus 0 is decoded */
+	gpa_t ecam_base;		/* 1 MiB for bus 0 is decoded */
 	gpa_t mmio32_base, mmio32_size; /* 32-bit window */
 	gpa_t mmio64_base, mmio64_size; /* 64-bit window */
 	u16 pio_base, pio_size;
@@ -86,17 +87,34 @@ void pci_bar_add(struct pci_device *pci, int n, u64 size, bool is_64,
 		 bool is_prefetchable, const struct io_ops *ops, void *opaque);
 void pci_bar_add_pio(struct pci_device *pci, int n, u16 size,
 		     const struct io_ops *ops, void *opaque);
-/* Appends a capability of len bytes (header included); returns its offset. */
+/* Appends a capability of len bytes (header included; the two header bytes of
+ * `bytes` are ignored, NULL is all zeros); returns its offset. Guest-writable
+ * bits go into pci->writable afterwards. */
 u8 pci_cap_add(struct pci_device *pci, u8 id, const void *bytes, u8 len);
 /* MSI-X with its table and PBA in a BAR of its own. */
 void pci_msix_add(struct pci_device *pci, int bar, u16 count);
-/* Plugs into the slot (-1: first free), assigns BAR addresses (firmware-less
- * boot needs them), registers the device. */
+/* Plugs into the slot (-1: first free), assigns BAR addresses and turns
+ * decoding on (firmware-less boot needs both), registers the device. Fails
+ * with -EBUSY (slot taken) or -ENOSPC (no slot or no window space left). */
 int pci_plug(struct pci_bus *bus, struct pci_device *pci, int slot,
 	     struct err *err);
+/* Unmaps, leaves the bus and the device list; harmless when not plugged. A
+ * device's own free function calls it first. */
 void pci_unplug(struct pci_device *pci);
 
-/* Sends vector n, or sets its pending bit while masked. */
+/* Port 0xcf9 lies between the two type-1 registers, so the bus decodes it for
+ * its owner, the reset control register. Byte accesses only. */
+void pci_bus_set_cf9(struct pci_bus *bus, const struct io_ops *ops,
+		     void *opaque);
+
+/* Configuration accesses as the guest makes them, function 0 of this device;
+ * size 1, 2 or 4, any offset: beyond the end is all ones. */
+u32 pci_config_read(struct pci_device *pci, u32 off, unsigned size);
+void pci_config_write(struct pci_device *pci, u32 off, unsigned size,
+		      u32 value);
+
+/* Sends vector n, or sets its pending bit while masked. A vector beyond the
+ * table, or one sent while MSI-X is off, is dropped. */
 void pci_msix_send(struct pci_device *pci, u16 n);
 bool pci_msix_enabled(const struct pci_device *pci);
 void pci_intx_set(struct pci_device *pci, bool level);
