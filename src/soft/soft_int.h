@@ -165,12 +165,20 @@ struct vcpu {
 	/* KVM paravirtual MSRs (pvclock.c). */
 	u64 pv_system_time, pv_wall_clock, pv_steal_time, pv_eoi,
 		pv_poll_control;
-	u64 steal_base_ns;
+	u64 steal_base_ns; /* run_delay when stealing was last reported */
+	u64 steal_next_ns; /* not before: schedstat is not free to read */
+	int schedstat_fd;  /* of the thread that runs this vCPU; -1: none */
+	_Atomic bool pv_kicked; /* KVM_HC_KICK_CPU: the next HLT ends at once */
 
-	/* Halt, kick and stop-the-world (vcpu.c). */
+	/* Halt, kick and stop-the-world (park.c). is_parked, in_run and
+	 * pause_wanted under park_lock. */
 	pthread_mutex_t park_lock;
 	pthread_cond_t park_cond;
 	bool is_parked;
+	bool in_run; /* a thread is inside vcpu_run */
+	bool pause_wanted;
+	_Atomic u32 is_sleeping; /* in a futex wait on `kick` */
+	bool fpu_loaded;	 /* between soft_fpu_enter and soft_fpu_leave */
 	char error[256]; /* for VCPU_EXIT_ERROR */
 };
 
@@ -184,6 +192,10 @@ struct engine_vm {
 	struct vcpu *vcpus[VCPUS_MAX];
 	u32 vcpu_count;
 	u64 tsc_khz;
+	u64 clock_base_tsc;	    /* host TSC at which kvmclock is 0 */
+	u32 apic_bus_khz;	    /* input clock of the APIC timers */
+	_Atomic u32 lowest_next;    /* rotor of lowest-priority delivery */
+	pthread_mutex_t pause_lock; /* one stop-the-world at a time */
 	u8 physical_address_bits; /* MAXPHYADDR presented */
 	_Atomic bool extint;
 	/* Held by locked accesses that cross a page (mmu.c). */
@@ -272,8 +284,7 @@ struct soft_operand {
  * soft_operand_commit() writes a bounce back. */
 void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 		      size_t n, bool is_read, bool is_write, bool is_lock);
-void soft_operand_commit(struct vcpu *v, struct soft_operand *o,
-			 bool is_write);
+void soft_operand_commit(struct vcpu *v, struct soft_operand *o, bool is_write);
 
 /* Instruction bytes at linear va: up to 15 into dst without faulting beyond
  * the first page unless `need` asks for more. Returns how many are there.
@@ -400,6 +411,53 @@ void soft_pv_hypercall(struct vcpu *v);
 /* Called on entry to vcpu_run and after a halt: steal time. */
 void soft_pv_enter(struct vcpu *v);
 
+/* The vCPU thread's view of its own timer. Deadlines are CLOCK_MONOTONIC. */
+#define SOFT_NEVER UINT64_MAX
+u64 soft_apic_deadline_ns(struct vcpu *v); /* SOFT_NEVER: none armed */
+/* Fires what is due and arms the next; with SOFT_REQ_TIMER and after sleep. */
+void soft_apic_timer_poll(struct vcpu *v);
+/* v->tsc_offset changed: the deadline lies at another moment now. */
+void soft_apic_tsc_changed(struct vcpu *v);
+/* The PIC's INTR reaches this vCPU's LINT0. */
+bool soft_apic_accepts_extint(const struct vcpu *v);
+void soft_apic_lint1_nmi(struct vcpu *v);
+u8 soft_apic_sipi_vector(const struct vcpu *v);
+/* IA32_APIC_BASE as a saved state has it: any legal mode at once. */
+bool soft_apic_restore_base(struct vcpu *v, u64 value);
+/* One physical-mode IPI by APIC id: KVM_HC_SEND_IPI. false: no such vCPU. */
+bool soft_apic_pv_ipi(struct engine_vm *vm, u32 apic_id, u32 icr_low);
+
+u64 soft_host_tsc(void);
+u64 soft_tsc_khz_measure(void); /* slow (up to 50 ms): once per VM */
+/* a * b / c without overflow of the product; saturates. c != 0. */
+static inline u64 soft_muldiv(u64 a, u64 b, u64 c)
+{
+	unsigned __int128 q = (unsigned __int128)a * b / c;
+
+	return q > UINT64_MAX ? UINT64_MAX : (u64)q;
+}
+
+/* One thread per VM: at deadline_ns it makes SOFT_REQ_TIMER on vCPU id. */
+struct soft_timers *soft_timers_new(struct engine_vm *vm, struct err *err);
+void soft_timers_free(struct soft_timers *t);
+/* SOFT_NEVER disarms. NULL: no timer thread (unit tests). */
+void soft_timer_arm(struct soft_timers *t, u32 id, u64 deadline_ns);
+
+/* Before a sleep: the `preempted` byte. */
+void soft_pv_leave(struct vcpu *v);
+/* A fresh or reset vCPU: forgets the PV pages. */
+void soft_pv_reset(struct vcpu *v);
+
+/* Whoever lets events in that were held back - sets RFLAGS.IF (POPF, IRET,
+ * SYSRET, STI, …) or unblocks NMI - calls this afterwards. An event that
+ * cannot be taken yet stays in v->requests with v->kick clear, so that CLI
+ * regions run at full speed; this makes the interpreter look again. */
+static inline void soft_after_if_change(struct vcpu *v)
+{
+	if (unlikely(atomic_load_explicit(&v->requests, memory_order_relaxed)))
+		atomic_store_explicit(&v->kick, 1, memory_order_relaxed);
+}
+
 /* Wakes a halted vCPU and makes a running one look at its requests. Any
  * thread, async-signal-safe apart from the wake. */
 void soft_request(struct vcpu *v, u32 bits);
@@ -407,3 +465,9 @@ void soft_request(struct vcpu *v, u32 bits);
  * thread (v != NULL: the caller's own) or on another (NULL). */
 void soft_pause_all(struct engine_vm *vm, struct vcpu *self);
 void soft_resume_all(struct engine_vm *vm, struct vcpu *self);
+/* park.c, for vcpu_run: entry and exit, and the park point. */
+void soft_run_begin(struct vcpu *v);
+void soft_run_end(struct vcpu *v);
+void soft_park(struct vcpu *v);
+/* Sleeps until v->kick is set or deadline_ns (SOFT_NEVER: no limit). */
+void soft_sleep(struct vcpu *v, u64 deadline_ns);
