@@ -44,13 +44,19 @@ struct block_node;
 
 enum block_cache { BLOCK_WRITEBACK, BLOCK_NONE, BLOCK_UNSAFE };
 
+/* How files are read and written: io_uring, or threads where the host has
+ * none (AUTO finds out). */
+enum block_io { BLOCK_IO_AUTO, BLOCK_IO_URING, BLOCK_IO_THREADS };
+
 struct block_open {
 	const char *format; /* "raw"; never probed */
 	bool is_read_only;
-	enum block_cache cache;
+	enum block_cache cache; /* BLOCK_NONE: -ENOTSUP so far */
+	enum block_io io;
 };
 
-/* Takes ownership of fd (already opened and locked by the caller). */
+/* Takes ownership of fd (already opened and locked by the caller), also when
+ * it fails. Writes that hit RLIMIT_FSIZE raise SIGXFSZ: ignore it in main. */
 int block_open_fd(struct loop *loop, int fd, const struct block_open *how,
 		  struct block_node **out_node, struct err *err);
 /* Waits for requests in flight, flushes when writable, closes. */

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every kind of node gives, private to block/. */
+#pragma once
+
+#include "block/block.h"
+
+struct block_node_ops {
+	const char *format;
+	/* The range has been checked, and len is not 0 but for a flush. */
+	void (*submit)(struct block_node *node, struct block_request *req);
+	/* Completes req with `result` from the loop, not from here. */
+	void (*complete_later)(struct block_node *node,
+			       struct block_request *req, int result);
+	void (*drain)(struct block_node *node);
+	void (*close)(struct block_node *node);
+};
+
+struct block_node {
+	const struct block_node_ops *ops;
+	u64 size_bytes;
+	bool is_read_only;
+};
+
+int raw_open(struct loop *loop, int fd, const struct block_open *how,
+	     struct block_node **out_node, struct err *err);
