@@ -167,7 +167,9 @@ struct vcpu {
 		pv_poll_control;
 	u64 steal_base_ns; /* run_delay when stealing was last reported */
 	u64 steal_next_ns; /* not before: schedstat is not free to read */
-	int schedstat_fd;  /* of the thread that runs this vCPU; -1: none */
+	pthread_t thread; /* that called vcpu_run last, if has_thread */
+	bool has_thread;
+	int schedstat_fd; /* of the thread that runs this vCPU; -1: none */
 	_Atomic bool pv_kicked; /* KVM_HC_KICK_CPU: the next HLT ends at once */
 
 	/* Halt, kick and stop-the-world (park.c). is_parked, in_run and
@@ -284,7 +286,8 @@ struct soft_operand {
  * soft_operand_commit() writes a bounce back. */
 void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 		      size_t n, bool is_read, bool is_write, bool is_lock);
-void soft_operand_commit(struct vcpu *v, struct soft_operand *o, bool is_write);
+void soft_operand_commit(struct vcpu *v, struct soft_operand *o,
+			 bool is_write);
 
 /* Instruction bytes at linear va: up to 15 into dst without faulting beyond
  * the first page unless `need` asks for more. Returns how many are there.
@@ -357,6 +360,8 @@ extern const struct soft_op_entry soft_ops_interp[]; /* likewise */
 void soft_interp(struct vcpu *v);
 /* Exactly one instruction. */
 void soft_interp_one(struct vcpu *v);
+/* Frees v->icache, which the interpreter makes when it first runs. */
+void soft_icache_free(struct vcpu *v);
 
 /* Native stubs: one per VM, made before the first vCPU. */
 struct soft_stubs *soft_stubs_new(struct err *err);
@@ -416,8 +421,10 @@ void soft_pv_enter(struct vcpu *v);
 u64 soft_apic_deadline_ns(struct vcpu *v); /* SOFT_NEVER: none armed */
 /* Fires what is due and arms the next; with SOFT_REQ_TIMER and after sleep. */
 void soft_apic_timer_poll(struct vcpu *v);
-/* v->tsc_offset changed: the deadline lies at another moment now. */
-void soft_apic_tsc_changed(struct vcpu *v);
+/* v->tsc_offset changed (WRMSR TSC, TSC_ADJUST): the deadline lies at another
+ * moment now, and the kvmclock page is written anew. */
+void soft_tsc_changed(struct vcpu *v);
+void soft_apic_tsc_changed(struct vcpu *v); /* its half of that */
 /* The PIC's INTR reaches this vCPU's LINT0. */
 bool soft_apic_accepts_extint(const struct vcpu *v);
 void soft_apic_lint1_nmi(struct vcpu *v);
@@ -471,3 +478,12 @@ void soft_run_end(struct vcpu *v);
 void soft_park(struct vcpu *v);
 /* Sleeps until v->kick is set or deadline_ns (SOFT_NEVER: no limit). */
 void soft_sleep(struct vcpu *v, u64 deadline_ns);
+
+/* ---- engine (vm.c, vcpu.c, state.c) ---- */
+
+/* Power-on (is_init false) or INIT state, the APIC included. */
+void soft_vcpu_reset(struct vcpu *v, bool is_init);
+int soft_vcpu_get(struct vcpu *v, struct vcpu_state *out, struct err *err);
+int soft_vcpu_set(struct vcpu *v, const struct vcpu_state *in,
+		  struct err *err);
+enum vcpu_exit soft_vcpu_run(struct vcpu *v, struct err *err);

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The software engine's side of cpu/engine.h: VMs, vCPUs, and the probe. */
+#include "soft/soft_int.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "x86/cpuid.h"
+
+/* ---- probe ---- */
+
+/* Native code written through one mapping must run through another. */
+static const char *probe_exec(void)
+{
+	/* mov eax, 0x51ce; ret */
+	static const u8 code[] = {0xb8, 0xce, 0x51, 0x00, 0x00, 0xc3};
+	int fd = memfd_create("probe", MFD_CLOEXEC);
+	const char *why = "executable memory is not allowed here";
+	u8 *rw, *rx;
+	int (*fn)(void);
+
+	if (fd < 0)
+		return "memfd_create is not allowed here";
+	if (ftruncate(fd, PAGE_BYTES) < 0) {
+		close(fd);
+		return "memfd cannot be sized";
+	}
+	rw = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	rx = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	if (rw != MAP_FAILED && rx != MAP_FAILED) {
+		memcpy(rw, code, sizeof(code));
+		memcpy(&fn, &rx, sizeof(fn));
+		why = fn() == 0x51ce ? NULL : "native code went wrong";
+	}
+	if (rw != MAP_FAILED)
+		munmap(rw, PAGE_BYTES);
+	if (rx != MAP_FAILED)
+		munmap(rx, PAGE_BYTES);
+	close(fd);
+	return why;
+}
+
+static bool tsc_advances(void)
+{
+	u64 a = soft_host_tsc(), b = soft_host_tsc();
+
+	for (int i = 0; i < 1000 && a == b; i++)
+		b = soft_host_tsc();
+	return b > a;
+}
+
+static void probe(struct engine_probe *out)
+{
+	u64 start = clock_mono_ns();
+	const char *why = probe_exec();
+
+	memset(out, 0, sizeof(*out));
+	if (!why && !tsc_advances())
+		why = "the host's time-stamp counter does not advance";
+	if (!why && !__builtin_cpu_supports("sse2"))
+		why = "the host has no SSE2";
+	out->is_usable = !why;
+	snprintf(out->reason, sizeof(out->reason), "%s",
+		 why ? why
+		 : __builtin_cpu_supports("avx2")
+			 ? "native stubs run, with AVX2"
+			 : "native stubs run, without AVX2");
+	out->took_ns = clock_mono_ns() - start;
+}
+
+/* ---- memory listener ---- */
+
+/* A change while vCPUs run: each drops its TLB before its next instruction
+ * that looks at requests. Removing a slot under running vCPUs is the caller's
+ * matter (mem.h): it stops them first. */
+static void slot_changed(void *opaque, const struct mem_slot *slot, bool added)
+{
+	struct engine_vm *vm = opaque;
+
+	(void)slot;
+	(void)added;
+	for (u32 i = 0; i < VCPUS_MAX; i++)
+		if (vm->vcpus[i])
+			soft_request(vm->vcpus[i], SOFT_REQ_FLUSH);
+}
+
+/* ---- VM ---- */
+
+static int copy_cpuid(struct engine_vm *vm, const struct kvm_cpuid2 *in,
+		      struct err *err)
+{
+	size_t n;
+
+	if (!in || in->nent > 1024)
+		return err_set(err, -EINVAL, "no CPUID table");
+	n = sizeof(*in) + in->nent * sizeof(in->entries[0]);
+	vm->cpuid = malloc(n);
+	if (!vm->cpuid)
+		return err_set(err, -ENOMEM, "out of memory");
+	memcpy(vm->cpuid, in, n);
+	return 0;
+}
+
+static void read_cpuid(struct engine_vm *vm)
+{
+	const struct kvm_cpuid_entry2 *e;
+
+	vm->features = x86_cpuid_isa(vm->cpuid);
+	e = x86_cpuid_find(vm->cpuid, 0x80000008, 0);
+	vm->physical_address_bits = e ? e->eax & 0xff : 36;
+	if (vm->physical_address_bits < 32 || vm->physical_address_bits > 52)
+		vm->physical_address_bits = 36;
+	e = x86_cpuid_find(vm->cpuid, 0x40000010, 0);
+	vm->apic_bus_khz = e ? e->ebx : 0;
+	if (vm->apic_bus_khz < 1000 || vm->apic_bus_khz > 4000000)
+		vm->apic_bus_khz = 1000000;
+	vm->tsc_khz = soft_tsc_khz_measure();
+	if (e && e->eax &&
+	    (e->eax > vm->tsc_khz + vm->tsc_khz / 100 ||
+	     e->eax < vm->tsc_khz - vm->tsc_khz / 100))
+		log_warn("presented TSC is %u kHz, the host's is %llu kHz",
+			 e->eax, (unsigned long long)vm->tsc_khz);
+}
+
+static void vm_destroy(struct engine_vm *vm)
+{
+	if (!vm)
+		return;
+	/* First: the timer thread looks at the vCPUs. */
+	soft_timers_free(vm->timers);
+	for (u32 i = 0; i < VCPUS_MAX; i++)
+		ASSERT(!vm->vcpus[i]);
+	if (vm->stubs)
+		soft_stubs_free(vm->stubs);
+	if (vm->mem)
+		mem_set_listener(vm->mem, NULL);
+	free(vm->cpuid);
+	pthread_mutex_destroy(&vm->pause_lock);
+	pthread_mutex_destroy(&vm->split_lock);
+	free(vm);
+}
+
+static int vm_create(const struct engine_vm_config *cfg,
+		     struct engine_vm **out_vm, struct err *err)
+{
+	struct engine_vm *vm;
+	int rc;
+
+	if (cfg->vcpu_count < 1 || cfg->vcpu_count > VCPUS_MAX)
+		return err_set(err, -EINVAL, "%u vCPUs: 1 to %u are possible",
+			       cfg->vcpu_count, VCPUS_MAX);
+	vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return err_set(err, -ENOMEM, "out of memory");
+	vm->cfg = *cfg;
+	vm->vcpu_count = cfg->vcpu_count;
+	pthread_mutex_init(&vm->pause_lock, NULL);
+	pthread_mutex_init(&vm->split_lock, NULL);
+	rc = copy_cpuid(vm, cfg->cpuid, err);
+	if (rc < 0)
+		goto fail;
+	read_cpuid(vm);
+	vm->clock_base_tsc = soft_host_tsc();
+	rc = soft_stubs_install_signals(err);
+	if (rc < 0)
+		goto fail;
+	rc = -ENOMEM;
+	vm->stubs = soft_stubs_new(err);
+	if (!vm->stubs)
+		goto fail;
+	vm->timers = soft_timers_new(vm, err);
+	if (!vm->timers)
+		goto fail;
+	vm->mem = cfg->mem;
+	mem_set_listener(vm->mem,
+			 &(struct mem_listener){.slot_changed = slot_changed,
+						.opaque = vm});
+	*out_vm = vm;
+	return 0;
+fail:
+	vm_destroy(vm);
+	return rc;
+}
+
+/* ---- vCPU ---- */
+
+static int vcpu_create(struct engine_vm *vm, u32 id, struct vcpu **out_vcpu,
+		       struct err *err)
+{
+	struct vcpu *v;
+
+	if (id >= vm->vcpu_count || vm->vcpus[id])
+		return err_set(err, -EINVAL, "vCPU id %u is not free", id);
+	v = mmap(NULL, ALIGN_UP(sizeof(*v), PAGE_BYTES), PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (v == MAP_FAILED)
+		return err_sys(err, -errno, "allocate vCPU %u", id);
+	v->id = id;
+	v->vm = vm;
+	v->features = vm->features;
+	v->schedstat_fd = -1;
+	pthread_mutex_init(&v->park_lock, NULL);
+	pthread_cond_init(&v->park_cond, NULL);
+	if (!soft_apic_new(v)) {
+		munmap(v, ALIGN_UP(sizeof(*v), PAGE_BYTES));
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	soft_vcpu_reset(v, false);
+	vm->vcpus[id] = v;
+	*out_vcpu = v;
+	return 0;
+}
+
+static void vcpu_destroy(struct vcpu *v)
+{
+	if (!v)
+		return;
+	soft_timer_arm(v->vm->timers, v->id, SOFT_NEVER);
+	v->vm->vcpus[v->id] = NULL;
+	soft_icache_free(v);
+	soft_apic_free(v->apic);
+	if (v->schedstat_fd >= 0)
+		close(v->schedstat_fd);
+	pthread_cond_destroy(&v->park_cond);
+	pthread_mutex_destroy(&v->park_lock);
+	munmap(v, ALIGN_UP(sizeof(*v), PAGE_BYTES));
+}
+
+static void vcpu_reset(struct vcpu *v)
+{
+	soft_vcpu_reset(v, false);
+}
+
+static void vcpu_kick(struct vcpu *v)
+{
+	soft_request(v, SOFT_REQ_EXIT);
+}
+
+static void set_extint(struct engine_vm *vm, bool level)
+{
+	atomic_store(&vm->extint, level);
+	if (level && vm->vcpus[0])
+		soft_request(vm->vcpus[0], SOFT_REQ_EXTINT);
+}
+
+static int inject_nmi(struct vcpu *v)
+{
+	soft_apic_lint1_nmi(v);
+	return 0;
+}
+
+/* ---- counters ---- */
+
+#define STAT(label, field)                                                     \
+	{                                                                      \
+		label, offsetof(struct vcpu, field)                            \
+	}
+static const struct {
+	const char *name;
+	size_t offset;
+} stat_table[] = {
+	STAT("instructions", instructions),
+	STAT("tlb-misses", stats.tlb_misses),
+	STAT("mmio", stats.mmio),
+	STAT("pio", stats.pio),
+	STAT("exceptions", stats.exceptions),
+	STAT("interrupts", stats.interrupts),
+	STAT("halts", stats.halts),
+	STAT("icache-misses", stats.icache_misses),
+	STAT("stub-misses", stats.stub_misses),
+	STAT("cr3-writes", stats.cr3_writes),
+};
+
+static size_t stats(struct engine_vm *vm, struct engine_stat *out, size_t n)
+{
+	n = MIN(n, ARRAY_SIZE(stat_table));
+	for (size_t i = 0; i < n; i++) {
+		out[i].name = stat_table[i].name;
+		out[i].value = 0;
+		for (u32 c = 0; c < VCPUS_MAX; c++)
+			if (vm->vcpus[c])
+				out[i].value += *(
+					const u64 *)((const u8 *)vm->vcpus[c] +
+						     stat_table[i].offset);
+	}
+	return n;
+}
+
+const struct engine_ops engine_soft = {
+	.name = "soft",
+	.probe = probe,
+	.vm_create = vm_create,
+	.vm_destroy = vm_destroy,
+	.vcpu_create = vcpu_create,
+	.vcpu_destroy = vcpu_destroy,
+	.vcpu_reset = vcpu_reset,
+	.vcpu_get = soft_vcpu_get,
+	.vcpu_set = soft_vcpu_set,
+	.vcpu_run = soft_vcpu_run,
+	.vcpu_kick = vcpu_kick,
+	.msi = soft_apic_msi,
+	.set_extint = set_extint,
+	.inject_nmi = inject_nmi,
+	.stats = stats,
+};
