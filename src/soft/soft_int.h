@@ -105,6 +105,7 @@ struct vcpu {
 	/* ---- hot: the stubs and the translator address these ---- */
 	u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8… */
 	u64 rip; /* the current instruction, or the next between them */
+	u64 zero; /* always 0: stands for no base, no index, no segment */
 	u32 aflags;
 	/* Non-zero: something in `requests` (or the single-step machinery)
 	 * wants the interpreter to return to vcpu_run. */
@@ -347,17 +348,18 @@ u64 soft_pop(struct vcpu *v, unsigned size);
 typedef void (*soft_op_fn)(struct vcpu *v, const struct insn *in);
 /* By enum isa_op; NULL for ISA_PASS rows. Filled from per-file tables:
  *   struct soft_op_entry { u16 op; soft_op_fn fn; };
- * soft_ops_sys[] (sysops.c, seg.c, …) and soft_ops_interp[] (ops_*.c). */
+ * soft_ops_sys[] (sysops.c, seg.c, …) and those of ops_*.c (interp_int.h). */
 struct soft_op_entry {
 	u16 op;
 	soft_op_fn fn;
 };
 extern const struct soft_op_entry soft_ops_sys[]; /* ends with op 0 */
-extern const struct soft_op_entry soft_ops_interp[]; /* likewise */
 
 /* Runs instructions until v->kick is set or HLT; returns between
  * instructions. Raises through v->unwind. */
 void soft_interp(struct vcpu *v);
+/* Port access: IOPL and the TSS bitmap; raises #GP(0) when forbidden. */
+void soft_io_check(struct vcpu *v, u16 port, unsigned size);
 /* Exactly one instruction. */
 void soft_interp_one(struct vcpu *v);
 /* Frees v->icache, which the interpreter makes when it first runs. */
