@@ -81,6 +81,7 @@ struct soft_exception {
 	bool has_error;
 	bool is_trap; /* v->rip already points past the instruction */
 	bool is_software; /* INT n, INT3, INTO: DPL is checked */
+	bool is_external; /* interrupt or NMI: always benign */
 	u8 insn_len; /* software: return address = rip + insn_len */
 	u32 error;
 	u64 cr2; /* #PF */
@@ -155,6 +156,7 @@ struct vcpu {
 	_Atomic u32 requests;
 	struct soft_apic *apic;
 	struct soft_tlb tlb;
+	u32 watch_hits; /* DR6 B0-3: data breakpoints of this instruction */
 	struct soft_icache *icache; /* decoded instructions (interp.c) */
 	struct isa_features features; /* what the presented CPUID allows */
 	u64 instructions; /* retired */
@@ -222,6 +224,11 @@ static inline bool soft_zf(const struct vcpu *v)
 
 /* ---- raising (event.c) ---- */
 
+/* What siglongjmp hands to v->unwind: an exception is in v->exc, or an
+ * internal error in v->error. */
+#define SOFT_UNWIND_EXCEPTION 1
+#define SOFT_UNWIND_ERROR     2
+
 void soft_raise(struct vcpu *v, u8 vector) NORETURN; /* no error code */
 void soft_raise_error(struct vcpu *v, u8 vector, u32 error) NORETURN;
 void soft_raise_pf(struct vcpu *v, gva_t cr2, u32 error) NORETURN;
@@ -280,6 +287,9 @@ struct soft_operand {
 	u16 size;
 	bool is_bounced;
 	bool is_locked; /* holds vm->split_lock */
+	u16 first; /* bytes on the first page; a bounce's destinations: */
+	u8 *part_host[2]; /* NULL: part_gpa through mem_mmio_write */
+	gpa_t part_gpa[2];
 	u8 bounce[64] __attribute__((aligned(64)));
 };
 /* how: SOFT_R, SOFT_W, or both for read-modify-write. is_lock: a LOCKed

@@ -33,6 +33,12 @@ struct soft_tlb {
 	struct soft_tlb_entry super[SOFT_TLB_ENTRIES];
 	struct soft_tlb_entry user[SOFT_TLB_ENTRIES];
 	bool has_large; /* since the last flush: INVLPG must look further */
+	bool is_ready; /* false (zeroed memory): the next flush clears all */
+	/* Since the last flush: chunks of 64 entries that hold any, so that a
+	 * flush touches only those. */
+	u64 used_super, used_user;
+	/* Bit (va >> 30) & 63 for each large page that was entered. */
+	u64 large_gib;
 };
 
 static inline unsigned soft_tlb_index(u64 va)
