@@ -383,19 +383,19 @@ bool virtqueue_should_notify(struct virtqueue *q)
 	u8 *avail;
 	u16 event;
 
-	if (!q->is_ready || q->is_broken)
-		return false;
+	if (!q->is_ready || q->is_broken || q->used_idx == old)
+		return false; /* nothing was pushed */
 	avail = avail_area(q);
 	if (!avail)
 		return false;
+	q->notified_used = q->used_idx;
+	q->is_notified_valid = true;
 	/* used.idx is stored before the driver's wish is loaded; pairs with
 	 * the driver's fence between storing its wish and loading used.idx. */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!q->has_event_idx)
 		return !(ring_load(avail, memory_order_relaxed) &
 			 VIRTQ_AVAIL_F_NO_INTERRUPT);
-	q->notified_used = q->used_idx;
-	q->is_notified_valid = true;
 	if (!was_valid)
 		return true;
 	event = ring_load(avail + 4 + 2 * q->size, memory_order_relaxed);
