@@ -94,6 +94,21 @@ enum isa_operand_size {
 enum isa_access { ISA_A_NONE, ISA_A_R, ISA_A_W, ISA_A_RW, ISA_A_CW };
 /* CW: conditional write (cmov's register, cmpxchg's destination). */
 
+/* The immediate bytes of a form, derived by gen_tables from its operands. */
+enum isa_imm {
+	ISA_I_NONE,
+	ISA_I_B, /* 1 byte */
+	ISA_I_BS, /* 1 byte, sign-extended */
+	ISA_I_W,
+	ISA_I_Z, /* 2 or 4 bytes, sign-extended from 4 */
+	ISA_I_V, /* 2, 4 or 8 bytes: MOV reg, imm */
+	ISA_I_D,
+	ISA_I_WB, /* ENTER */
+	ISA_I_BB, /* EXTRQ, INSERTQ */
+	ISA_I_MOFFS, /* by address size */
+	ISA_I_FAR, /* 2 or 4 bytes, then the selector */
+};
+
 struct isa_operand {
 	u8 kind; /* enum isa_operand_kind */
 	u8 size; /* enum isa_operand_size */
@@ -121,6 +136,8 @@ struct isa_operand {
 #define ISA_REP	     BIT32(16) /* F3 and F2 repeat it */
 #define ISA_X87_NOWAIT BIT32(17) /* does not check pending exceptions */
 #define ISA_IMPLICIT BIT32(18) /* uses GPRs that no operand names */
+#define ISA_VVVV     BIT32(19) /* has a VEX.vvvv operand (gen_tables sets it) */
+#define ISA_HASMEM   BIT32(20) /* names modrm memory (gen_tables sets it) */
 
 /* Arithmetic flags, as in RFLAGS. */
 #define ISA_CF 0x001
@@ -149,6 +166,7 @@ enum isa_feature {
 
 struct isa_features {
 	u64 bits; /* BIT64(enum isa_feature) */
+	bool is_amd; /* near branches honour 66 in 64-bit mode */
 };
 
 #define ISA_OPERANDS 4
@@ -166,8 +184,10 @@ struct isa_row {
 	i8 modrm_reg; /* 0-7, or -1 for any */
 	i8 modrm_rm; /* 0-7 with mod = 3, or -1 for any */
 	u8 modrm_mod; /* 0 any, 1 memory only, 2 register only */
-	u8 prefix; /* 0 any/none, 0x66, 0xf2, 0xf3; 1: none of them */
+	u8 prefix; /* 0 any/none, 0x66, 0xf2, 0xf3; 1: none of them;
+		      2: neither f2 nor f3 */
 	i8 vex_w, vex_l; /* 0, 1, or -1 for any */
+	u8 imm; /* enum isa_imm, from the operands */
 };
 
 /* enum isa_op is generated from isa_ops.def, one X(NAME) a line:
