@@ -41,6 +41,7 @@ void soft_set_rflags(struct vcpu *v, u64 rflags)
 	v->aflags =
 		(u32)((rflags & 0xd5) << 8) | 0x200 | !!(rflags & X86_FL_OF);
 	v->rflags_sys = (rflags & known) | BIT64(1);
+	soft_after_if_change(v);
 }
 
 /* ---- raising ---- */
