@@ -7,8 +7,8 @@
  * completed; one that raises unwinds to vcpu_run() with v->rip unchanged.
  *
  * The fast fetch needs 16 readable bytes in the page; within 16 bytes of its
- * end, in 16- and 32-bit code (CS base and limit) and in MMIO the bytes are
- * copied first. RF, TF and enabled breakpoints take the slow step.
+ * end, near the limit of CS and in MMIO the bytes are copied first. RF, TF and
+ * enabled breakpoints take the slow step.
  */
 #include "soft/access.h"
 
@@ -110,20 +110,29 @@ fetch_missed(struct vcpu *v, struct soft_entry *e, const u8 *p)
 
 static inline struct soft_entry *fetch(struct vcpu *v)
 {
-	u64 off = v->rip & (PAGE_BYTES - 1);
+	gva_t va = v->rip;
 	struct soft_tlb_entry *t;
 	struct soft_entry *e;
 	const u8 *p;
+	u64 off;
 
-	if (unlikely(v->code_mode != X86_MODE_64 || off > PAGE_BYTES - 16))
+	if (unlikely(v->code_mode != X86_MODE_64)) {
+		const struct soft_seg *cs = &v->segs[X86_CS];
+
+		if (va + X86_INSN_MAX > cs->limit)
+			return fetch_copied(v);
+		va = (u32)(cs->base + va);
+	}
+	off = va & (PAGE_BYTES - 1);
+	if (unlikely(off > PAGE_BYTES - 16))
 		return fetch_copied(v);
-	t = soft_tlb_at(v, v->rip);
-	if (likely(t->tag_r == v->rip - off && t->meta & SOFT_TLB_EXEC)) {
+	t = soft_tlb_at(v, va);
+	if (likely(t->tag_r == va - off && t->meta & SOFT_TLB_EXEC)) {
 		p = (const u8 *)t->hva_page + off;
 	} else {
-		if (!soft_is_canonical(v->rip))
+		if (v->code_mode == X86_MODE_64 && !soft_is_canonical(va))
 			soft_gp(v, 0);
-		p = soft_fetch_page(v, v->rip);
+		p = soft_fetch_page(v, va);
 		if (!p)
 			return fetch_copied(v);
 		p += off;

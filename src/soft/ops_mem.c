@@ -100,32 +100,34 @@ static void op_pop_seg(struct vcpu *v, const struct insn *in)
 static void op_enter(struct vcpu *v, const struct insn *in)
 {
 	unsigned n = in->osize, level = in->imm2 & 31;
-	u64 m = soft_mask(v->stack_size);
+	unsigned pushes = level ? level + 1 : 1;
 	u64 sp = v->gpr[X86_RSP], bp = v->gpr[X86_RBP];
-	u64 frame, values[32];
-	gva_t last;
+	u64 frame = (sp - n) & soft_mask(v->stack_size), value;
+	u64 last = sp - pushes * n - (u16)in->imm;
 
-	/* Read first, probe the lowest byte, then write. */
-	for (unsigned i = 1; i < level; i++)
-		values[i] = soft_lin_read(
-			v, stack_lin(v, bp, -(i64)(i * n), n, SOFT_R), n);
-	frame = (sp - n) & m;
-	last = stack_lin(v, sp,
-			 -(i64)((level ? level + 1 : 1) * n + (u16)in->imm), n,
-			 SOFT_W);
-	soft_probe(v, last, n, SOFT_W);
-	soft_lin_write(v, stack_lin(v, sp, -(i64)n, n, SOFT_W), n, bp);
-	for (unsigned i = 1; i < level; i++)
-		soft_lin_write(v,
-			       stack_lin(v, sp, -(i64)((i + 1) * n), n, SOFT_W),
-			       n, values[i]);
-	if (level)
-		soft_lin_write(
-			v, stack_lin(v, sp, -(i64)((level + 1) * n), n, SOFT_W),
-			n, frame);
+	soft_probe(v, stack_lin(v, last, 0, n, SOFT_W), n, SOFT_W);
+	/* Pass 0 finds the faults; pass 1 copies one by one, since the old
+	 * frame pointers may lie where the new ones go. */
+	for (int pass = 0; pass < 2; pass++) {
+		for (unsigned i = 0; i < pushes; i++) {
+			gva_t to = stack_lin(v, sp, -(i64)((i + 1) * n), n,
+					     SOFT_W);
+
+			value = i == 0 ? bp : frame;
+			if (i > 0 && i < level)
+				value = soft_lin_read(v,
+						      stack_lin(v, bp,
+								-(i64)(i * n),
+								n, SOFT_R),
+						      n);
+			if (pass)
+				soft_lin_write(v, to, n, value);
+			else
+				soft_probe(v, to, n, SOFT_W);
+		}
+	}
 	soft_gpr_write(v, X86_RBP, MIN(n, v->stack_size), frame);
-	soft_gpr_write(v, X86_RSP, v->stack_size,
-		       sp - (level ? level + 1 : 1) * n - (u16)in->imm);
+	soft_gpr_write(v, X86_RSP, v->stack_size, last);
 }
 
 static void op_leave(struct vcpu *v, const struct insn *in)
@@ -316,9 +318,11 @@ static void op_maskmovq(struct vcpu *v, const struct insn *in)
 {
 	u8 image[512] __attribute__((aligned(16)));
 
-	/* MMX registers are live in the host; using them sets TOP to 0. */
-	__asm__ volatile("movq %%mm0, %%mm0\n\tfxsave64 %0"
-			 : "=m"(image)
+	u32 unused;
+
+	/* MMX registers are live in the host; reading one sets TOP to 0. */
+	__asm__ volatile("movd %%mm0, %1\n\tfxsave64 %0"
+			 : "=m"(image), "=r"(unused)
 			 :
 			 : "memory");
 	masked_store(v, in, image + 32 + 16 * (in->modrm >> 3 & 7),

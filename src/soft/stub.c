@@ -197,6 +197,8 @@ static bool plan_registers(struct plan *p)
 
 static bool has_size_v(const struct isa_row *row)
 {
+	if (row->op == ISA_OP_BSWAP)
+		return true;
 	for (unsigned i = 0; i < ISA_OPERANDS; i++) {
 		u8 s = row->operands[i].size;
 
