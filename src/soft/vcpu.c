@@ -148,7 +148,6 @@ static bool has_extint(struct vcpu *v)
 static enum next deliver(struct vcpu *v, u8 vector, bool is_nmi)
 {
 	v->is_halted = false;
-	v->stats.interrupts++;
 	return soft_deliver_interrupt(v, vector, is_nmi) ? NEXT_RUN
 							 : NEXT_SHUTDOWN;
 }
@@ -273,7 +272,6 @@ static enum vcpu_exit run_guarded(struct vcpu *v)
 		v->shadow = 0;
 		if (v->error[0])
 			return VCPU_EXIT_ERROR;
-		v->stats.exceptions++;
 		if (!soft_deliver_exception(v))
 			return VCPU_EXIT_SHUTDOWN;
 	}

@@ -69,6 +69,27 @@ void soft_set_rflags(struct vcpu *v, u64 rflags)
 	soft_after_if_change(v);
 }
 
+u64 soft_rflags(const struct vcpu *v)
+{
+	return v->rflags_sys;
+}
+
+bool soft_rdmsr(struct vcpu *v, u32 index, u64 *out)
+{
+	if (index != X86_MSR_LSTAR)
+		return false;
+	*out = v->lstar;
+	return true;
+}
+
+bool soft_wrmsr(struct vcpu *v, u32 index, u64 value)
+{
+	if (index != X86_MSR_LSTAR || !soft_is_canonical(value))
+		return false;
+	v->lstar = value;
+	return true;
+}
+
 void soft_tlb_flush(struct vcpu *v, bool keep_global)
 {
 	(void)keep_global;
@@ -114,6 +135,7 @@ static void vm_init(struct engine_vm *vm)
 	vm->mem = mem_new();
 	vm->tsc_khz = soft_tsc_khz_measure();
 	vm->apic_bus_khz = 1000000;
+	vm->physical_address_bits = 40;
 	pthread_mutex_init(&vm->pause_lock, NULL);
 	vm->timers = soft_timers_new(vm, &err);
 	assert_non_null(vm->timers);
@@ -419,6 +441,107 @@ static void pause_parks_running_and_halted_vcpus(void **state)
 	vm_fini(&vm);
 }
 
+static void state_round_trips(void **state)
+{
+	struct vcpu_state *a = calloc(2, sizeof(*a));
+	struct engine_vm vm;
+	struct script *s;
+	u64 tsc;
+
+	(void)state;
+	assert_non_null(a);
+	vm_init(&vm);
+	s = script_new(&vm, 0, insn_stop);
+	st_le32(s->vcpu.xsave + 24, 0x1f80);
+	s->vcpu.gpr[7] = 0x1234;
+	s->vcpu.lstar = 0xffffffff81000000ull;
+	s->vcpu.is_halted = true;
+	s->vcpu.nmi_blocked = true;
+	soft_request(&s->vcpu, SOFT_REQ_NMI);
+	soft_apic_msi(&vm, 0xfee00000, 0x41);
+	assert_int_equal(soft_vcpu_get(&s->vcpu, &a[0], NULL), 0);
+	assert_int_equal(a[0].regs.rdi, 0x1234);
+	assert_int_equal(a[0].sregs.cs.base, 0xffff0000);
+	assert_int_equal(a[0].mp_state.mp_state, KVM_MP_STATE_HALTED);
+	soft_vcpu_reset(&s->vcpu, false);
+	assert_int_equal(soft_vcpu_set(&s->vcpu, &a[0], NULL), 0);
+	assert_int_equal(soft_vcpu_get(&s->vcpu, &a[1], NULL), 0);
+	assert_int_equal(a[0].msrs[0].index, X86_MSR_TSC);
+	tsc = a[1].msrs[0].data - a[0].msrs[0].data;
+	assert_true(tsc < vm.tsc_khz * 1000); /* it went on */
+	a[1].msrs[0].data = a[0].msrs[0].data;
+	assert_memory_equal(&a[0], &a[1], sizeof(a[0]));
+	assert_true(soft_apic_has_interrupt(&s->vcpu));
+	vm_fini(&vm);
+	free(a);
+}
+
+/* Each row breaks one rule of an otherwise good state. */
+#define BREAK(field, v)                                                        \
+	{                                                                      \
+		offsetof(struct vcpu_state, field),                            \
+			sizeof(((struct vcpu_state *)0)->field), v             \
+	}
+static const struct {
+	size_t offset, size;
+	u64 value;
+} breaks[] = {
+	BREAK(regs.rflags, 0x8000),   /* reserved */
+	BREAK(sregs.cr0, 0x80000000), /* PG without PE */
+	BREAK(sregs.cr0, BIT64(40)),
+	BREAK(sregs.cr4, X86_CR4_LA57),
+	BREAK(sregs.cr4, X86_CR4_PCIDE), /* outside long mode */
+	BREAK(sregs.cr3, BIT64(41)),
+	BREAK(sregs.cr8, 16),
+	BREAK(sregs.efer, X86_EFER_LMA),
+	BREAK(sregs.efer, X86_EFER_SVME),
+	BREAK(sregs.fs.base, BIT64(50)), /* not canonical */
+	BREAK(sregs.gdt.base, BIT64(63)),
+	BREAK(sregs.cs.base, BIT64(32)),
+	BREAK(sregs.cs.unusable, 1),
+	BREAK(sregs.apic_base, 0xfee00501),
+	BREAK(xcrs.nr_xcrs, 0),
+	BREAK(xcrs.xcrs[0].value, 2), /* no x87 */
+	BREAK(xcrs.xcrs[0].value, BIT64(9) | 1),
+	BREAK(xsave.region[128], BIT32(9)), /* XSTATE_BV */
+	BREAK(xsave.region[130], 1),	    /* XCOMP_BV */
+	BREAK(xsave.region[6], BIT32(16)),  /* MXCSR */
+	BREAK(debugregs.dr7, BIT64(32)),
+	BREAK(events.exception.injected, 1),
+	BREAK(events.interrupt.injected, 1),
+	BREAK(events.smi.smm, 1),
+	BREAK(mp_state.mp_state, 99),
+	BREAK(msr_count, VCPU_MSRS_MAX + 1),
+	BREAK(msrs[0].index, 0xdead),
+};
+
+static void state_that_breaks_a_rule_is_refused_with_a_reason(void **state)
+{
+	struct vcpu_state *good = calloc(2, sizeof(*good)), *bad = good + 1;
+	struct engine_vm vm;
+	struct script *s;
+
+	(void)state;
+	assert_non_null(good);
+	vm_init(&vm);
+	s = script_new(&vm, 0, insn_stop);
+	st_le32(s->vcpu.xsave + 24, 0x1f80);
+	assert_int_equal(soft_vcpu_get(&s->vcpu, good, NULL), 0);
+	assert_int_equal(soft_vcpu_set(&s->vcpu, good, NULL), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(breaks); i++) {
+		struct err err = {0};
+
+		*bad = *good;
+		memcpy((u8 *)bad + breaks[i].offset, &breaks[i].value,
+		       breaks[i].size);
+		if (soft_vcpu_set(&s->vcpu, bad, &err) != -EINVAL)
+			fail_msg("row %zu was accepted", i);
+		assert_true(err.text[0]);
+	}
+	vm_fini(&vm);
+	free(good);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -435,6 +558,9 @@ int main(void)
 		cmocka_unit_test(run_reports_an_internal_error),
 		cmocka_unit_test(run_starts_an_ap_only_by_sipi),
 		cmocka_unit_test(pause_parks_running_and_halted_vcpus),
+		cmocka_unit_test(state_round_trips),
+		cmocka_unit_test(
+			state_that_breaks_a_rule_is_refused_with_a_reason),
 	};
 
 	return test_run("vcpu", tests);
