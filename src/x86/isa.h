@@ -136,8 +136,9 @@ struct isa_operand {
 #define ISA_REP	     BIT32(16) /* F3 and F2 repeat it */
 #define ISA_X87_NOWAIT BIT32(17) /* does not check pending exceptions */
 #define ISA_IMPLICIT BIT32(18) /* uses GPRs that no operand names */
-#define ISA_VVVV     BIT32(19) /* has a VEX.vvvv operand (gen_tables sets it) */
-#define ISA_HASMEM   BIT32(20) /* names modrm memory (gen_tables sets it) */
+#define ISA_REXB     BIT32(19) /* only with REX.B: XCHG r8, rAX */
+#define ISA_OPSIZE   BIT32(20) /* prefix 66 is also the operand size */
+#define ISA_MODREG   BIT32(21) /* modrm.mod is ignored: always a register */
 
 /* Arithmetic flags, as in RFLAGS. */
 #define ISA_CF 0x001
@@ -165,7 +166,7 @@ enum isa_feature {
 };
 
 struct isa_features {
-	u64 bits; /* BIT64(enum isa_feature) */
+	u64 bits; /* BIT64(enum isa_feature); ISA_F_BASE is always set */
 	bool is_amd; /* near branches honour 66 in 64-bit mode */
 };
 

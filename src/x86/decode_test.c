@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "test/test.h"
+#include "x86/decode.h"
+
+static const struct isa_features all = {.bits = ~0ull, .is_amd = true};
+
+struct expect {
+	const char *what;
+	enum x86_mode mode;
+	u8 bytes[16];
+	int len; /* or X86_DECODE_* */
+	u16 op;
+	u8 osize;
+	u16 mem_size;
+};
+
+#define M16 X86_MODE_16
+#define M32 X86_MODE_32
+#define M64 X86_MODE_64
+
+static const struct expect table[] = {
+	{"nop", M64, {0x90}, 1, ISA_OP_NOP, 4, 0},
+	{"xchg r8d,eax", M64, {0x41, 0x90}, 2, ISA_OP_XCHG, 4, 0},
+	{"pause", M64, {0xf3, 0x90}, 2, ISA_OP_PAUSE, 4, 0},
+	{"mov rax,[rip+x]", M64, {0x48, 0x8b, 5, 1, 2, 3, 4}, 7, ISA_OP_MOV, 8, 8},
+	{"rex before 66 is ignored", M64, {0x48, 0x66, 0x89, 0xc0}, 4, ISA_OP_MOV, 2, 0},
+	{"movabs", M64, {0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8}, 10, ISA_OP_MOV, 8, 0},
+	{"moffs with 67", M64, {0x67, 0xa1, 1, 2, 3, 4}, 6, ISA_OP_MOV, 4, 4},
+	{"bsf without BMI's prefix", M64, {0x0f, 0xbc, 0xc0}, 3, ISA_OP_BSF, 4, 0},
+	{"tzcnt", M64, {0xf3, 0x0f, 0xbc, 0xc0}, 4, ISA_OP_TZCNT, 4, 0},
+	{"push defaults to 64", M64, {0x50}, 1, ISA_OP_PUSH_REG, 8, 0},
+	{"push with 66", M64, {0x66, 0x50}, 2, ISA_OP_PUSH_REG, 2, 0},
+	{"lock add", M64, {0xf0, 1, 0}, 3, ISA_OP_ADD, 4, 4},
+	{"lock on a register", M64, {0xf0, 1, 0xc0}, X86_DECODE_UD},
+	{"lock mov", M64, {0xf0, 0x89, 0}, X86_DECODE_UD},
+	{"les outside 64-bit", M32, {0xc4, 0}, 2, ISA_OP_LOAD_FAR_PTR, 4, 6},
+	{"vex outside 64-bit", M32, {0xc5, 0xf8, 0x77}, 3, ISA_OP_VZEROUPPER, 4, 0},
+	{"vex after 66", M64, {0x66, 0xc5, 0xf8, 0x77}, X86_DECODE_UD},
+	{"vex with unused vvvv set", M64, {0xc5, 0xb0, 0x28, 0xc0}, X86_DECODE_UD},
+	{"16-bit addressing", M16, {0x8b, 0x46, 5}, 3, ISA_OP_MOV, 2, 2},
+	{"16-bit disp16", M16, {0x8b, 0x06, 5, 6}, 4, ISA_OP_MOV, 2, 2},
+	{"32-bit operand in 16-bit code", M16, {0x66, 0xb8, 1, 2, 3, 4}, 6, ISA_OP_MOV, 4, 0},
+	{"far jump", M16, {0xea, 1, 2, 3, 4}, 5, ISA_OP_JMP_FAR_PTR, 2, 0},
+	{"far jump in 64-bit", M64, {0xea, 1, 2, 3, 4}, X86_DECODE_UD},
+	{"short", M64, {0x48}, X86_DECODE_SHORT},
+	{"fifteen prefixes", M64,
+	 {0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+	  0x66, 0x66, 0x66, 0x66},
+	 X86_DECODE_TOO_LONG},
+	{"cmpxchg16b", M64, {0x48, 0x0f, 0xc7, 0x08}, 4, ISA_OP_CMPXCHG8B, 8, 16},
+	{"fild qword", M64, {0xdf, 0x28}, 2, ISA_OP_FILD, 4, 8},
+	{"movdqa", M64, {0x66, 0x0f, 0x6f, 0}, 4, ISA_OP_MOVDQA, 4, 16},
+	{"movbe 16", M64, {0x66, 0x0f, 0x38, 0xf0, 0}, 5, ISA_OP_MOVBE, 2, 2},
+	{"crc32 16", M64, {0x66, 0xf2, 0x0f, 0x38, 0xf1, 0xc0}, 6, ISA_OP_CRC32, 2, 0},
+	{"mov cr ignores mod", M64, {0x0f, 0x20, 0x18}, 3, ISA_OP_MOV_FROM_CR, 8, 0},
+	{"swapgs", M64, {0x0f, 0x01, 0xf8}, 3, ISA_OP_SWAPGS, 4, 0},
+	{"swapgs in 32-bit", M32, {0x0f, 0x01, 0xf8}, X86_DECODE_UD},
+	{"endbr64", M64, {0xf3, 0x0f, 0x1e, 0xfa}, 4, ISA_OP_NOP, 4, 0},
+	{"inc eax", M32, {0x40}, 1, ISA_OP_INC, 4, 0},
+	{"vpgatherdd needs different registers", M64,
+	 {0xc4, 0xe2, 0x71, 0x90, 0x04, 0x00}, X86_DECODE_UD},
+};
+
+static void encodings_decode_as_the_manuals_say(void **state)
+{
+	struct insn in;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const struct expect *e = &table[i];
+		size_t avail = e->len > 0 ? (size_t)e->len : 15;
+		int n;
+
+		if (e->len == X86_DECODE_SHORT)
+			avail = 1;
+		n = x86_decode(&in, e->bytes, avail, e->mode, &all);
+		if (n != e->len)
+			print_error("%s: %d, not %d\n", e->what, n, e->len);
+		assert_int_equal(n, e->len);
+		if (n <= 0)
+			continue;
+		if (in.row->op != e->op || in.osize != e->osize ||
+		    in.mem_size != e->mem_size)
+			print_error("%s: %s %u %u\n", e->what, in.row->name,
+				    in.osize, in.mem_size);
+		assert_int_equal(in.row->op, e->op);
+		assert_int_equal(in.osize, e->osize);
+		assert_int_equal(in.mem_size, e->mem_size);
+	}
+}
+
+static void every_shorter_prefix_of_an_instruction_is_short(void **state)
+{
+	struct insn in;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+		for (int n = 1; n < table[i].len; n++)
+			assert_int_equal(x86_decode(&in, table[i].bytes,
+						    (size_t)n, table[i].mode,
+						    &all),
+					 X86_DECODE_SHORT);
+}
+
+static void an_absent_feature_gives_the_older_instruction_or_ud(void **state)
+{
+	struct isa_features old = {.bits = BIT64(ISA_F_BASE)};
+	struct insn in;
+
+	(void)state;
+	assert_int_equal(x86_decode(&in, (u8[]){0xf3, 0x0f, 0xbc, 0xc0}, 4,
+				    M64, &old),
+			 4);
+	assert_int_equal(in.row->op, ISA_OP_BSF);
+	assert_int_equal(x86_decode(&in, (u8[]){0xf3, 0x0f, 0xb8, 0xc0}, 4,
+				    M64, &old),
+			 X86_DECODE_UD);
+	assert_int_equal(x86_decode(&in, (u8[]){0xc5, 0xf8, 0x77}, 3, M64,
+				    &old),
+			 X86_DECODE_UD);
+}
+
+static void near_branches_with_66_follow_the_vendor(void **state)
+{
+	static const u8 call[] = {0x66, 0xe8, 1, 2, 3, 4};
+	struct isa_features intel = {.bits = ~0ull};
+	struct insn in;
+
+	(void)state;
+	assert_int_equal(x86_decode(&in, call, 6, M64, &all), 4);
+	assert_int_equal(x86_decode(&in, call, 6, M64, &intel), 6);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(encodings_decode_as_the_manuals_say),
+		cmocka_unit_test(every_shorter_prefix_of_an_instruction_is_short),
+		cmocka_unit_test(
+			an_absent_feature_gives_the_older_instruction_or_ud),
+		cmocka_unit_test(near_branches_with_66_follow_the_vendor),
+	};
+
+	return test_run("decode", tests);
+}
