@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The options of run and launch. */
+#pragma once
+
+#include "cli/cli.h"
+
+struct machine_options {
+	const char *name, *network, *engine, *cpu_model;
+	const char *kernel, *initrd, *append, *debugcon;
+	u32 cpus, timeout_s;
+	u64 memory_bytes;
+	struct cli_list disks, forwards;
+	bool rm, verbose, no_wait, debug_exit, test_devices, no_reboot;
+};
+
+void machine_options_init(void *values);

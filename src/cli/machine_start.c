@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* THEORY: everything that can fail for the user's reasons (names, files,
+ * locks) fails here, before a process exists. Descriptors are collected in
+ * the order in which they are passed; an index in the config is a place in
+ * that list. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <arpa/inet.h>
+
+#include "api/machine_config.h"
+#include "cli/image.h"
+#include "cli/machine.h"
+#include "os/spawn.h"
+
+#define CREATE_WAIT_MS 30000
+
+struct start {
+	const struct machine_options *o;
+	struct machine *m;
+	struct api_machine_config config;
+	int fds[CONTROL_FDS_MAX];
+	size_t fd_count;
+};
+
+static void pick_name(char *out, size_t cap)
+{
+	static const char *const first[] = {
+		"amber", "brisk", "calm",  "dapper", "early", "fair",	"grand",
+		"happy", "ivory", "jolly", "keen",   "lucid", "mellow", "noble",
+		"opal",	 "plain", "quick", "rapid",  "sunny", "tidy"};
+	static const char *const second[] = {
+		"auk",	 "bear",   "crane", "dove",  "eider", "finch", "gull",
+		"heron", "ibis",   "jay",   "kite",  "lark",  "mole",  "newt",
+		"otter", "puffin", "quail", "robin", "seal",  "tern"};
+	u8 r[4] = {0};
+
+	if (getrandom(r, sizeof(r), 0) < 0)
+		r[0] = getpid();
+	snprintf(out, cap, "%s-%s-%02x", first[r[0] % 20], second[r[1] % 20],
+		 r[2]);
+}
+
+static int pass_fd(struct start *s, int fd)
+{
+	if (s->fd_count == CONTROL_FDS_MAX) {
+		close(fd);
+		return -EMFILE;
+	}
+	s->fds[s->fd_count] = fd;
+	return s->fd_count++;
+}
+
+static int pass_file(struct start *s, const char *path, const char *what,
+		     int flags, int *out_index, struct err *err)
+{
+	struct stat st;
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0600);
+
+	if (fd < 0)
+		return err_sys(err, -errno, "open %s '%s'", what, path);
+	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		close(fd);
+		return err_sys(err, -EISDIR, "open %s '%s'", what, path);
+	}
+	*out_index = pass_fd(s, fd);
+	return *out_index < 0 ? err_sys(err, *out_index, "too many files") : 0;
+}
+
+static int pass_disk(struct start *s, const char *path, bool is_read_only,
+		     struct err *err)
+{
+	struct api_disk *d = &s->config.disks[s->config.disk_count];
+	int fd, rc;
+
+	if (s->config.disk_count == API_DISKS_MAX)
+		return err_set(err, -E2BIG, "more than %d disks",
+			       API_DISKS_MAX);
+	rc = image_open_disk(path, is_read_only, &fd, err);
+	if (rc)
+		return rc;
+	memset(d, 0, sizeof(*d));
+	strcpy(d->format, "raw");
+	d->is_read_only = is_read_only;
+	d->fd = pass_fd(s, fd);
+	if (d->fd < 0)
+		return err_sys(err, d->fd, "add disk '%s'", path);
+	s->config.disk_count++;
+	return 0;
+}
+
+/* FILE[,format=raw][,readonly] */
+static int add_disk_option(struct start *s, const char *text, struct err *err)
+{
+	char copy[OS_PATH_MAX], *save = NULL, *path, *word;
+	bool is_read_only = false;
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	path = strtok_r(copy, ",", &save);
+	while ((word = strtok_r(NULL, ",", &save))) {
+		if (strcmp(word, "readonly") == 0)
+			is_read_only = true;
+		else if (strcmp(word, "format=raw") != 0)
+			return err_set(err, -EINVAL,
+				       "disk '%s': '%s' is not known (format="
+				       "raw, readonly)",
+				       text, word);
+	}
+	if (!path)
+		return err_set(err, -EINVAL, "disk '%s': no file named", text);
+	return pass_disk(s, path, is_read_only, err);
+}
+
+/* [udp:][ADDR:]HOST:GUEST */
+static int add_forward(struct start *s, const char *text, struct err *err)
+{
+	struct api_forward *f = &s->config.forwards[s->config.forward_count];
+	char addr[64] = "127.0.0.1", rest = 0;
+	unsigned host, guest;
+	struct in_addr a;
+	const char *t = text;
+
+	memset(f, 0, sizeof(*f));
+	if (strncmp(t, "udp:", 4) == 0) {
+		f->is_udp = true;
+		t += 4;
+	} else if (strncmp(t, "tcp:", 4) == 0) {
+		t += 4;
+	}
+	if (sscanf(t, "%63[0-9.]:%u:%u%c", addr, &host, &guest, &rest) != 3) {
+		strcpy(addr, "127.0.0.1");
+		rest = 0;
+		if (sscanf(t, "%u:%u%c", &host, &guest, &rest) != 2)
+			host = 0;
+	}
+	if (host < 1 || host > 65535 || guest < 1 || guest > 65535 ||
+	    inet_pton(AF_INET, addr, &a) != 1)
+		return err_set(err, -EINVAL,
+			       "forward '%s' is not [udp:][ADDR:]HOST:GUEST",
+			       text);
+	if (s->config.forward_count == API_FORWARDS_MAX - 1)
+		return err_set(err, -E2BIG, "too many forwards");
+	f->host_addr = ntohl(a.s_addr);
+	f->host_port = host;
+	f->guest_port = guest;
+	s->config.forward_count++;
+	return 0;
+}
+
+static int choose_word(const char *what, const char *text,
+		       const char *const *words, int *out, struct err *err)
+{
+	for (int i = 0; words[i]; i++) {
+		if (strcmp(words[i], text) == 0) {
+			*out = i;
+			return 0;
+		}
+	}
+	return err_set(err, -EINVAL, "%s '%s' is not known", what, text);
+}
+
+static int fill_plain(struct start *s, struct err *err)
+{
+	static const char *const engines[] = {"auto", "soft", "kvm", NULL};
+	static const char *const networks[] = {"user", "none", NULL};
+	const struct machine_options *o = s->o;
+	struct api_machine_config *c = &s->config;
+	int word, rc;
+
+	c->cpus = o->cpus;
+	c->memory_bytes = o->memory_bytes;
+	c->debug_exit = o->debug_exit;
+	c->test_devices = o->test_devices;
+	c->no_reboot = o->no_reboot;
+	c->log_level = o->verbose ? 2 : 1;
+	if (o->cpus < 1 || o->cpus > 64)
+		return err_set(err, -EINVAL, "%u CPUs: 1 to 64 are possible",
+			       o->cpus);
+	if (o->memory_bytes % MIB || o->memory_bytes < MIB)
+		return err_set(err, -EINVAL, "memory must be a multiple of 1M");
+	rc = choose_word("engine", o->engine, engines, &word, err);
+	if (rc)
+		return rc;
+	c->engine = word;
+	rc = choose_word("network", o->network, networks, &word, err);
+	if (rc)
+		return rc;
+	c->network = word;
+	snprintf(c->cpu_model, sizeof(c->cpu_model), "%s",
+		 o->cpu_model ? o->cpu_model : "");
+	for (u32 i = 0; !rc && i < o->forwards.count; i++)
+		rc = add_forward(s, o->forwards.items[i], err);
+	return rc;
+}
+
+/* A named image: a copy of its disk, private to this machine. */
+static int add_named_image(struct start *s, const char *name, struct err *err)
+{
+	char disk[MACHINE_PATH_MAX + 16];
+	struct image im;
+	int rc = image_find(name, &im, err);
+
+	if (rc)
+		return rc;
+	snprintf(disk, sizeof(disk), "%s/disk.raw", s->m->data_dir);
+	if (access(disk, F_OK)) {
+		if (s->o->memory_bytes < 128 * MIB)
+			return err_set(err, -EINVAL,
+				       "image '%s' needs at least 128M of "
+				       "memory",
+				       name);
+		rc = os_mkdir_p(s->m->data_dir, 0700, err);
+		s->m->has_data = true;
+		if (!rc)
+			rc = image_copy(im.disk, disk, err);
+		if (rc)
+			return rc;
+	}
+	rc = pass_disk(s, disk, false, err);
+	if (rc || s->o->kernel || !im.kernel[0])
+		return rc;
+	rc = pass_file(s, im.kernel, "kernel", O_RDONLY, &s->config.kernel_fd,
+		       err);
+	if (!rc && im.initrd[0])
+		rc = pass_file(s, im.initrd, "initrd", O_RDONLY,
+			       &s->config.initrd_fd, err);
+	snprintf(s->config.append, sizeof(s->config.append),
+		 "console=ttyS0 root=/dev/vda rw%s%s", s->o->append ? " " : "",
+		 s->o->append ? s->o->append : "");
+	return rc;
+}
+
+static int add_files(struct start *s, const char *image, struct err *err)
+{
+	const struct machine_options *o = s->o;
+	char log[MACHINE_PATH_MAX + 16];
+	int rc = 0;
+
+	if (image && (strchr("./", image[0]) || access(image, F_OK) == 0))
+		rc = pass_disk(s, image, false, err);
+	else if (image)
+		rc = add_named_image(s, image, err);
+	if (!rc && o->kernel)
+		rc = pass_file(s, o->kernel, "kernel", O_RDONLY,
+			       &s->config.kernel_fd, err);
+	if (!rc && o->initrd)
+		rc = pass_file(s, o->initrd, "initrd", O_RDONLY,
+			       &s->config.initrd_fd, err);
+	if (o->kernel && o->append) {
+		if (strlen(o->append) >= API_APPEND_MAX)
+			return err_set(err, -E2BIG, "--append is too long");
+		strcpy(s->config.append, o->append);
+	}
+	for (u32 i = 0; !rc && i < o->disks.count; i++)
+		rc = add_disk_option(s, o->disks.items[i], err);
+	if (!rc && o->debugcon)
+		rc = pass_file(s, o->debugcon, "debug console",
+			       O_WRONLY | O_CREAT | O_TRUNC,
+			       &s->config.debugcon_fd, err);
+	snprintf(log, sizeof(log), "%s/console.log", s->m->run_dir);
+	if (!rc)
+		rc = pass_file(s, log, "console log",
+			       O_WRONLY | O_CREAT | O_TRUNC,
+			       &s->config.console_log_fd, err);
+	if (!rc && s->config.kernel_fd < 0)
+		return err_set(err, -EINVAL,
+			       "no kernel: a disk image by itself cannot be "
+			       "booted yet; give --kernel");
+	return rc;
+}
+
+static int add_listener(struct start *s, struct err *err)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return err_sys(err, -errno, "open control socket");
+	if (strlen(s->m->run_dir) > 90) {
+		close(fd);
+		return err_set(err, -ENAMETOOLONG,
+			       "socket path '%s' is too long", s->m->run_dir);
+	}
+	snprintf(a.sun_path, sizeof(a.sun_path), "%.90s/control.sock",
+		 s->m->run_dir);
+	unlink(a.sun_path);
+	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 16)) {
+		int rc = err_sys(err, -errno, "bind '%s'", a.sun_path);
+
+		close(fd);
+		return rc;
+	}
+	s->config.listen_fd = pass_fd(s, fd);
+	return s->config.listen_fd < 0 ? -EMFILE : 0;
+}
+
+/* Beside this program, in ../libexec, or in PATH. */
+static void find_vmm(char *out, size_t cap)
+{
+	char self[OS_PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash;
+
+	self[n > 0 ? n : 0] = 0;
+	slash = strrchr(self, '/');
+	if (slash) {
+		*slash = 0;
+		snprintf(out, cap, "%s/skerry-vmm", self);
+		if (access(out, X_OK) == 0)
+			return;
+	}
+	snprintf(out, cap, "skerry-vmm");
+}
+
+static int spawn_vmm(struct start *s, bool is_child, struct err *err)
+{
+	char path[OS_PATH_MAX + 16];
+	char *argv[] = {path, NULL};
+	int pair[2], fds[4], rc;
+	struct os_spawn how = {.argv = argv,
+			       .fds = fds,
+			       .fd_count = 4,
+			       .new_session = !is_child,
+			       .die_with_parent = is_child};
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return err_sys(err, -errno, "open control socket");
+	find_vmm(path, sizeof(path));
+	fds[0] = fds[1] = -1;
+	fds[2] = is_child ? 2 : s->fds[s->config.console_log_fd];
+	fds[3] = pair[1];
+	rc = os_spawn(&how, &s->m->pid, NULL, err);
+	close(pair[1]);
+	if (rc) {
+		close(pair[0]);
+		return err_wrap(err, "start skerry-vmm");
+	}
+	s->m->control_fd = pair[0];
+	return 0;
+}
+
+static int reserve_name(struct start *s, struct err *err)
+{
+	struct machine other;
+	char name[64];
+	int rc;
+
+	if (s->o->name)
+		snprintf(name, sizeof(name), "%s", s->o->name);
+	else
+		pick_name(name, sizeof(name));
+	rc = machine_paths(name, s->m, err);
+	if (rc)
+		return rc;
+	s->m->is_kept = s->o->name && !s->o->rm;
+	s->m->has_data = access(s->m->data_dir, F_OK) == 0;
+	if (mkdir(s->m->run_dir, 0700) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return err_sys(err, -errno, "create '%s'", s->m->run_dir);
+	rc = machine_connect(name, &other, NULL);
+	if (rc == 0) {
+		close(other.control_fd);
+		err_set(err, -EEXIST, "machine '%s' runs already", name);
+		err_set_id(err, "machine.exists");
+		s->m->run_dir[0] = 0;
+		return -EEXIST;
+	}
+	return 0; /* left by a process that was killed */
+}
+
+static void remove_folders(struct machine *m)
+{
+	if (m->run_dir[0])
+		image_remove_tree(m->run_dir, NULL);
+	if (m->has_data && !m->is_kept)
+		image_remove_tree(m->data_dir, NULL);
+}
+
+int machine_start(const struct machine_options *o, const char *image,
+		  bool is_child, enum machine_serial serial,
+		  struct machine *out, int *out_serial, struct err *err)
+{
+	struct start *s = calloc(1, sizeof(*s));
+	int pair[2] = {-1, -1}, rc;
+	bool had_data;
+
+	if (!s)
+		return err_sys(err, -ENOMEM, "start machine");
+	s->o = o;
+	s->m = out;
+	api_machine_config_init(&s->config);
+	rc = fill_plain(s, err);
+	if (rc) {
+		free(s);
+		return rc;
+	}
+	rc = reserve_name(s, err);
+	had_data = out->has_data;
+	if (!rc) {
+		snprintf(s->config.name, sizeof(s->config.name), "%s",
+			 out->name);
+		rc = add_files(s, image, err);
+	}
+	if (!rc)
+		rc = add_listener(s, err);
+	if (!rc && serial == MACHINE_SERIAL_SOCKET) {
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+			rc = err_sys(err, -errno, "open serial socket");
+		else
+			s->config.serial_fd = pass_fd(s, pair[1]);
+		s->config.serial_input = true;
+	}
+	if (!rc)
+		rc = spawn_vmm(s, is_child, err);
+	if (!rc)
+		rc = control_call(out->control_fd, CONTROL_MACHINE_CREATE,
+				  api_machine_config_to_json(&s->config),
+				  s->fds, s->fd_count, CREATE_WAIT_MS, NULL,
+				  NULL, NULL, err);
+	control_close_fds(s->fds, s->fd_count);
+	if (rc) {
+		if (pair[0] >= 0)
+			close(pair[0]);
+		if (out->pid > 0) {
+			kill(out->pid, SIGKILL);
+			os_wait(out->pid);
+		}
+		if (out->control_fd >= 0)
+			close(out->control_fd);
+		if (rc != -EEXIST || out->run_dir[0]) {
+			out->is_kept = had_data;
+			remove_folders(out);
+		}
+	} else if (out_serial) {
+		*out_serial = pair[0];
+	}
+	free(s);
+	return rc;
+}
+
+void machine_finish(struct machine *m)
+{
+	if (m->pid > 0)
+		os_wait(m->pid);
+	if (m->control_fd >= 0)
+		close(m->control_fd);
+	m->control_fd = -1;
+	remove_folders(m);
+}

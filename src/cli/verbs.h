@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One entry per verb; each is defined in the file of its name. */
+#pragma once
+
+#include "cli/cli.h"
+
+extern const struct cli_option run_options[], launch_options[], list_options[],
+	exec_options[], shell_options[], console_options[], stop_options[],
+	delete_options[], image_build_options[], no_options[];
+
+int verb_run(void *values, struct cli_args *args);
+int verb_launch(void *values, struct cli_args *args);
+int verb_list(void *values, struct cli_args *args);
+int verb_exec(void *values, struct cli_args *args);
+int verb_shell(void *values, struct cli_args *args);
+int verb_console(void *values, struct cli_args *args);
+int verb_stop(void *values, struct cli_args *args);
+int verb_delete(void *values, struct cli_args *args);
+int verb_image_build(void *values, struct cli_args *args);
+int verb_image_list(void *values, struct cli_args *args);
+int verb_image_delete(void *values, struct cli_args *args);
+int verb_image_import(void *values, struct cli_args *args);

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the verbs that stay with a machine share: the terminal, signals, the
+ * machine's events, and the session with the agent. */
+#pragma once
+
+#include <termios.h>
+
+#include "api/control.h"
+#include "cli/machine.h"
+
+/* How a machine ended, from "exited" or from its silence. */
+struct ending {
+	bool has_ended;
+	char reason[32];
+	int status;
+	char detail[4096];
+};
+
+/* Takes one message from the control socket when there is one. */
+void ending_poll(struct machine *m, struct ending *e, bool *out_agent_ready);
+
+/* Blocks the signals that the verbs handle; returns a signalfd. */
+int signals_open(void);
+/* The next signal, 0 for none. */
+int signals_take(int fd);
+
+/* Raw mode, undone by terminal_restore and at exit. */
+void terminal_raw(void);
+void terminal_restore(void);
+
+/* Waits for agent-ready: 0, -ETIMEDOUT, -EINTR on a signal, -EPIPE when the
+ * machine ended. Shows the time on a terminal. */
+int wait_agent(struct machine *m, u32 timeout_s, int signal_fd,
+	       struct ending *e, struct err *err);
+
+/* Moves bytes between a stream socket (COM1) and stdin and stdout until the
+ * machine ends, the user types Ctrl-] (returns 1) or a signal asks to end
+ * (returns the negative signal). */
+int console_run(struct machine *m, int serial_fd, int signal_fd,
+		bool is_terminal, struct ending *e);
+
+/* Runs a command by the agent: exit status, or -errno. argv NULL: a login
+ * shell. */
+int agent_run(struct machine *m, char *const *argv, bool is_tty, int signal_fd,
+	      struct err *err);
+/* Asks the agent to turn the machine off. */
+int agent_power_off(struct machine *m, bool is_quick, struct err *err);
