@@ -15,7 +15,7 @@
  * Not accepted: a half-delivered event, SMM, and more than x87, SSE and AVX
  * in XCR0. Taken events are complete between our instructions.
  */
-#include "soft/soft_int.h"
+#include "soft/apic_int.h"
 
 #include <errno.h>
 
@@ -173,7 +173,9 @@ static void get_events(const struct vcpu *v, struct vcpu_state *out)
 			    KVM_VCPUEVENT_VALID_SHADOW;
 	memset(&out->mp_state, 0, sizeof(out->mp_state));
 	if (atomic_load(&v->is_waiting_sipi))
-		out->mp_state.mp_state = KVM_MP_STATE_INIT_RECEIVED;
+		out->mp_state.mp_state = (reqs & SOFT_REQ_SIPI)
+						 ? KVM_MP_STATE_SIPI_RECEIVED
+						 : KVM_MP_STATE_INIT_RECEIVED;
 	else if (v->is_halted)
 		out->mp_state.mp_state = KVM_MP_STATE_HALTED;
 	else
@@ -420,6 +422,9 @@ static void set_events(struct vcpu *v, const struct vcpu_state *in)
 	atomic_fetch_and(&v->requests, SOFT_REQ_EXIT | SOFT_REQ_PAUSE);
 	if (in->events.nmi.pending)
 		soft_request(v, SOFT_REQ_NMI);
+	apic_st(&v->apic->sipi_vector, in->events.sipi_vector & 0xff);
+	if (mp == KVM_MP_STATE_SIPI_RECEIVED)
+		soft_request(v, SOFT_REQ_SIPI);
 }
 
 static u64 find_msr(const struct vcpu_state *in, u32 index)

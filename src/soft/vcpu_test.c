@@ -476,6 +476,29 @@ static void state_round_trips(void **state)
 	free(a);
 }
 
+static void state_keeps_a_sipi_that_has_arrived(void **state)
+{
+	struct vcpu_state *a = calloc(1, sizeof(*a));
+	struct engine_vm vm;
+	struct script *bsp, *ap;
+
+	(void)state;
+	assert_non_null(a);
+	vm_init(&vm);
+	bsp = script_new(&vm, 0, insn_stop);
+	ap = script_new(&vm, 1, insn_stop);
+	st_le32(ap->vcpu.xsave + 24, 0x1f80);
+	soft_apic_mmio_write(&bsp->vcpu, APIC_ICR2, 1 << 24);
+	soft_apic_mmio_write(&bsp->vcpu, APIC_ICR, 0x0688);
+	assert_int_equal(soft_vcpu_get(&ap->vcpu, a, NULL), 0);
+	soft_vcpu_reset(&ap->vcpu, false);
+	assert_int_equal(soft_vcpu_set(&ap->vcpu, a, NULL), 0);
+	assert_int_equal(soft_vcpu_run(&ap->vcpu, NULL), VCPU_EXIT_KICKED);
+	assert_int_equal(ap->vcpu.segs[X86_CS].sel, 0x8800);
+	vm_fini(&vm);
+	free(a);
+}
+
 /* Each row breaks one rule of an otherwise good state. */
 #define BREAK(field, v)                                                        \
 	{                                                                      \
@@ -559,6 +582,7 @@ int main(void)
 		cmocka_unit_test(run_starts_an_ap_only_by_sipi),
 		cmocka_unit_test(pause_parks_running_and_halted_vcpus),
 		cmocka_unit_test(state_round_trips),
+		cmocka_unit_test(state_keeps_a_sipi_that_has_arrived),
 		cmocka_unit_test(
 			state_that_breaks_a_rule_is_refused_with_a_reason),
 	};
