@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/assert.h"
 #include "mem/mem.h"
@@ -19,6 +20,7 @@
 struct testram {
 	struct mem *mem;
 	u8 *host[3];
+	u64 size[3];
 };
 
 static inline void testram_init(struct testram *t)
@@ -43,9 +45,14 @@ static inline void testram_init(struct testram *t)
 		};
 		int rc;
 
-		t->host[i] = aligned_alloc(PAGE_BYTES, slots[i].size);
-		ASSERT(t->host[i]);
-		memset(t->host[i], 0, slots[i].size);
+		/* Untouched pages cost nothing; a guard page follows. */
+		t->host[i] = mmap(NULL, slots[i].size + PAGE_BYTES, PROT_NONE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT(t->host[i] != MAP_FAILED);
+		rc = mprotect(t->host[i], slots[i].size,
+			      PROT_READ | PROT_WRITE);
+		ASSERT(rc == 0);
+		t->size[i] = slots[i].size;
 		slot.hva = t->host[i];
 		rc = mem_slot_add(t->mem, &slot, NULL);
 		ASSERT(rc == 0);
@@ -56,7 +63,7 @@ static inline void testram_fini(struct testram *t)
 {
 	mem_free(t->mem);
 	for (int i = 0; i < 3; i++)
-		free(t->host[i]);
+		munmap(t->host[i], t->size[i] + PAGE_BYTES);
 }
 
 static inline u8 *testram_at(struct testram *t, gpa_t gpa)
