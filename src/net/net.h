@@ -24,7 +24,8 @@ struct net_client_ops { /* implemented by the device */
 struct net_backend;
 struct net_backend_ops {
 	const char *name; /* "user", "tap" */
-	/* One frame from the guest; len is 14..NET_FRAME_MAX. */
+	/* One frame from the guest; len is 14..NET_FRAME_MAX, others are
+	 * dropped. The bytes are a copy: the guest cannot change them. */
 	void (*send)(struct net_backend *b, const void *frame, size_t len);
 	void (*resume)(struct net_backend *b);
 	void (*free)(struct net_backend *b);
@@ -54,11 +55,13 @@ static inline void net_backend_free(struct net_backend *b)
 
 struct net_forward {
 	bool is_udp;
-	u32 host_addr; /* IPv4, host byte order; default loopback */
+	u32 host_addr; /* IPv4, host byte order; 0: loopback */
 	u16 host_port, guest_port;
 };
 
-/* User-mode NAT (libslirp): 10.0.2.0/24, guest .15, gateway .2, DNS .3. */
+/* User-mode NAT (libslirp): 10.0.2.0/24, guest .15, gateway .2, DNS .3. IPv4
+ * only. The guest reaches the host's own loopback services at the gateway's
+ * address. A forward whose port is taken fails with -EADDRINUSE. */
 int net_user_new(struct loop *loop, const struct net_forward *forwards,
 		 size_t forward_count, struct net_backend **out,
 		 struct err *err);
