@@ -385,6 +385,13 @@ static void encode_op(struct plan *p)
 	encode_imm(p);
 }
 
+/* Of the string comparisons those that leave a mask, in XMM0. */
+static bool writes_xmm0(u16 op)
+{
+	return op == ISA_OP_PCMPESTRM || op == ISA_OP_PCMPISTRM ||
+	       op == ISA_OP_VPCMPESTRM || op == ISA_OP_VPCMPISTRM;
+}
+
 static bool plan_init(struct plan *p, const struct soft_entry *e)
 {
 	const struct isa_row *row = e->insn.row;
@@ -399,6 +406,10 @@ static bool plan_init(struct plan *p, const struct soft_entry *e)
 	if (row->attr & ISA_IMPLICIT) {
 		p->used |= 0xf; /* rax rcx rdx rbx */
 		p->written |= 0xf;
+	}
+	if (writes_xmm0(row->op)) {
+		p->xmm_used |= 1;
+		p->xmm_written |= 1;
 	}
 	if (!plan_registers(p))
 		return false;
