@@ -15,5 +15,20 @@ test: setup
 	@scripts/setup test
 	@tests/run
 
+# On a terminal: the machine's console. Else: one command in the guest.
+run: all
+	@scripts/setup run
+	@$(BUILD)/skerry image list | grep -q '^debian/12 ' || \
+		$(BUILD)/skerry image build debian/12
+	@if [ -t 0 ] && [ -t 1 ]; then \
+		exec $(BUILD)/skerry run debian/12; \
+	else \
+		exec $(BUILD)/skerry run debian/12 -- \
+			sh -c 'uname -a; cat /etc/debian_version'; \
+	fi
+
+install: all
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet
+
 clean:
 	rm -rf build build-*
