@@ -8,6 +8,9 @@
  *   event     {"event": "exited", …}   to every client that has called
  *             "events.subscribe"; events have no "id" key
  *
+ * The connection that sent machine.create is subscribed from then on, so that
+ * a machine that ends at once is heard. It may close: the machine goes on.
+ *
  * Rules: a message is at most CONTROL_MESSAGE_MAX bytes with at most
  * CONTROL_FDS_MAX descriptors; what is larger is refused, and its descriptors
  * are closed. Peers are hostile: duplicate keys, deep nesting and anything

@@ -107,8 +107,7 @@ static int run_command(struct machine *m, const struct machine_options *o,
 {
 	struct ending e = {0};
 	struct err err = {0};
-	int rc = control_call(m->control_fd, CONTROL_EVENTS_SUBSCRIBE, NULL,
-			      NULL, 0, 10000, NULL, NULL, NULL, &err);
+	int rc = ending_subscribe(m, &e, &err);
 
 	if (!rc)
 		rc = wait_agent(m, o->timeout_s, signal_fd, &e, &err);
@@ -130,11 +129,9 @@ static int run_console(struct machine *m, int serial_fd, int signal_fd)
 	bool is_terminal = isatty(0) && isatty(1);
 	struct ending e = {0};
 	struct err err = {0};
-	int rc = control_call(m->control_fd, CONTROL_EVENTS_SUBSCRIBE, NULL,
-			      NULL, 0, 10000, NULL, NULL, NULL, &err);
+	int rc = ending_subscribe(m, &e, &err);
 
-	/* A machine that ends at once may be gone before it can answer. */
-	if (rc && rc != -EPIPE) {
+	if (rc) {
 		cli_report(&err, NULL);
 		machine_kill(m);
 		return CLI_FAILED;
@@ -196,8 +193,7 @@ int verb_launch(void *values, struct cli_args *args)
 	rc = machine_start(o, args->count ? args->words[0] : NULL, false,
 			   MACHINE_SERIAL_NONE, &m, NULL, &err);
 	if (!rc && !o->no_wait) {
-		rc = control_call(m.control_fd, CONTROL_EVENTS_SUBSCRIBE, NULL,
-				  NULL, 0, 10000, NULL, NULL, NULL, &err);
+		rc = ending_subscribe(&m, &e, &err);
 		if (!rc)
 			rc = wait_agent(&m, o->timeout_s, signal_fd, &e, &err);
 		if (rc && rc != -ETIMEDOUT) {

@@ -75,6 +75,24 @@ static void take_event(struct ending *e, json_t *msg, bool *out_ready)
 	e->status = json_integer_value(json_object_get(msg, "status"));
 }
 
+static void subscribe_event(void *opaque, json_t *event)
+{
+	bool ready = false;
+	struct ending *e = opaque;
+
+	take_event(e, event, &ready);
+	e->is_agent_ready |= ready;
+}
+
+int ending_subscribe(struct machine *m, struct ending *e, struct err *err)
+{
+	int rc = control_call(m->control_fd, CONTROL_EVENTS_SUBSCRIBE, NULL,
+			      NULL, 0, 10000, subscribe_event, e, NULL, err);
+
+	/* A machine that ends at once may be gone before it can answer. */
+	return rc == -EPIPE ? 0 : rc;
+}
+
 void ending_poll(struct machine *m, struct ending *e, bool *out_agent_ready)
 {
 	int fds[CONTROL_FDS_MAX], rc;
@@ -101,7 +119,7 @@ int wait_agent(struct machine *m, u32 timeout_s, int signal_fd,
 	       struct ending *e, struct err *err)
 {
 	u64 start = clock_mono_ns(), limit = timeout_s * NS_PER_SEC;
-	bool is_ready = false, shows = isatty(2);
+	bool is_ready = e->is_agent_ready, shows = isatty(2);
 	int rc = 0;
 
 	while (!is_ready && !rc) {

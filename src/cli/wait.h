@@ -11,11 +11,14 @@
 /* How a machine ended, from "exited" or from its silence. */
 struct ending {
 	bool has_ended;
+	bool is_agent_ready; /* seen while subscribing */
 	char reason[32];
 	int status;
 	char detail[4096];
 };
 
+/* Asks for events; keeps those that arrive before the answer. */
+int ending_subscribe(struct machine *m, struct ending *e, struct err *err);
 /* Takes one message from the control socket when there is one. */
 void ending_poll(struct machine *m, struct ending *e, bool *out_agent_ready);
 
