@@ -25,7 +25,7 @@ static soft_op_fn find_in(const struct soft_op_entry *t, u16 op)
 	return NULL;
 }
 
-static soft_op_fn find_op(u16 op)
+soft_op_fn soft_op_find(u16 op)
 {
 	static const struct soft_op_entry *const tables[] = {
 		soft_ops_ctrl, soft_ops_mem, soft_ops_str,
@@ -191,7 +191,7 @@ static soft_op_fn pick(struct soft_entry *e)
 	fn = soft_fast_pick(e);
 	if (fn)
 		return fn;
-	fn = find_op(in->row->op);
+	fn = soft_op_find(in->row->op);
 	if (fn)
 		return fn;
 	if (in->row->class != ISA_PASS)

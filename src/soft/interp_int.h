@@ -59,6 +59,8 @@ static inline struct soft_entry *soft_entry_of(const struct insn *in)
 
 /* icache.c */
 struct soft_icache *soft_icache_get(struct vcpu *v);
+/* The C function of a mnemonic, or NULL. */
+soft_op_fn soft_op_find(u16 op);
 /* Decodes buf[0..avail) into e; returns x86_decode's code. */
 int soft_entry_decode(struct vcpu *v, struct soft_entry *e, const u8 *buf,
 		      size_t avail);
