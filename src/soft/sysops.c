@@ -138,7 +138,7 @@ static void op_mov_to_dr(struct vcpu *v, const struct insn *in)
 	if (n == 6)
 		v->dr6 = (value & 0xe00f) | DR6_FIXED;
 	else if (n == 7)
-		v->dr7 = (value & 0xffff2bffull) | DR7_FIXED;
+		v->dr7 = (value & 0xffff23ffull) | DR7_FIXED;
 	else
 		v->dr[n] = value;
 	if (n != 6)
