@@ -154,9 +154,10 @@ static inline void execute(struct vcpu *v)
 			v->code_mode == X86_MODE_16 ? 0xffff : 0xffffffff;
 	v->shadow = 0;
 	e->fn(v, &e->insn);
-	/* Of a run of instructions that inhibit, only the first one does. */
+	/* An instruction in a shadow does not cast one of the same kind: a
+	 * run of MOV SS cannot hold off a kick for ever. */
 	if (unlikely(shadow))
-		v->shadow = 0;
+		v->shadow &= ~shadow;
 	v->rip = v->next_rip;
 	v->instructions++;
 }
