@@ -12,11 +12,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/clock.h"
 
 #define READ_CHUNK 256
 
@@ -298,4 +300,23 @@ void chardev_can_receive_more(struct chardev *c)
 	for (int i = 0; i < CHARDEV_PORTS; i++)
 		if (c->ports[i].in_use)
 			port_poll(&c->ports[i]);
+}
+
+void chardev_drain(struct chardev *c, int timeout_ms)
+{
+	u64 deadline_ns = clock_mono_ns() + (u64)timeout_ms * 1000000;
+
+	for (int i = 0; i < CHARDEV_PORTS; i++) {
+		struct port *p = &c->ports[i];
+		struct pollfd pfd = {.fd = p->cfg.out_fd, .events = POLLOUT};
+
+		while (p->in_use && port_flush(p) == 0 && p->pending.len) {
+			u64 now_ns = clock_mono_ns();
+
+			if (now_ns >= deadline_ns)
+				return;
+			poll(&pfd, 1,
+			     (int)((deadline_ns - now_ns) / 1000000) + 1);
+		}
+	}
 }

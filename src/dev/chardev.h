@@ -44,5 +44,8 @@ void chardev_del_port(struct chardev *c, int n);
 /* Returns how many bytes were taken; a short count means wait for
  * writable(). With no port everything is taken. A NULL c takes all. */
 size_t chardev_write(struct chardev *c, const void *bytes, size_t n);
+/* Waits, for at most timeout_ms, until the ports have taken what is buffered:
+ * before the end, so that a reader gets the last words. */
+void chardev_drain(struct chardev *c, int timeout_ms);
 /* The front end has room again. */
 void chardev_can_receive_more(struct chardev *c);

@@ -36,6 +36,7 @@
 #include "cpu/engine.h"
 #include "x86/decode.h"
 #include "x86/regs.h"
+#include "soft/soft.h"
 #include "soft/tlb.h"
 
 struct soft_apic;
@@ -447,7 +448,7 @@ bool soft_apic_restore_base(struct vcpu *v, u64 value);
 bool soft_apic_pv_ipi(struct engine_vm *vm, u32 apic_id, u32 icr_low);
 
 u64 soft_host_tsc(void);
-u64 soft_tsc_khz_measure(void); /* slow (up to 50 ms): once per VM */
+
 /* a * b / c without overflow of the product; saturates. c != 0. */
 static inline u64 soft_muldiv(u64 a, u64 b, u64 c)
 {

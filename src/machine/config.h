@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a machine is made of. Strings and arrays are borrowed for the length
+ * of machine_new(); file descriptors in it become the machine's. */
+#pragma once
+
+#include "base/types.h"
+#include "block/block.h"
+#include "boot/boot.h"
+#include "net/net.h"
+
+#define MACHINE_DISKS_MAX    16
+#define MACHINE_FORWARDS_MAX 64
+#define MACHINE_NAME_MAX     64
+#define MACHINE_MEMORY_MIN   (16 * MIB)
+#define MACHINE_MEMORY_MAX   (1024 * GIB)
+
+enum machine_engine {
+	MACHINE_ENGINE_AUTO,
+	MACHINE_ENGINE_SOFT,
+	MACHINE_ENGINE_KVM
+};
+
+struct machine_disk {
+	int fd;
+	struct block_open how;
+	char serial[21]; /* "" for none */
+};
+
+struct machine_config {
+	char name[MACHINE_NAME_MAX];
+	u32 cpus;	  /* 1-VCPUS_MAX */
+	u64 memory_bytes; /* whole MiB */
+	enum machine_engine engine;
+	const char *cpu_model; /* NULL: default */
+	int kernel_fd;
+	int module_fds[BOOT_MODULES_MAX];
+	size_t module_count;
+	const char *cmdline;	 /* may be NULL */
+	const char *kernel_name; /* may be NULL */
+	struct machine_disk disks[MACHINE_DISKS_MAX];
+	size_t disk_count;
+	bool has_network;
+	struct net_forward forwards[MACHINE_FORWARDS_MAX];
+	size_t forward_count;
+	u64 vsock_cid; /* 3 and up; 0: no vsock device */
+	bool has_debug_exit;
+	bool has_test_devices;
+	int debugcon_fd; /* -1: none */
+	bool no_reboot;	 /* a reset ends the machine */
+};
