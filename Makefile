@@ -3,7 +3,7 @@ BUILD := build
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: all test run install setup clean
+.PHONY: all test fuzz format run install setup clean
 all: setup
 	@ninja -C $(BUILD) --quiet
 
@@ -13,7 +13,17 @@ setup:
 
 test: setup
 	@scripts/setup test
-	@tests/run
+	@tests/run --all
+
+# Each fuzz target for FUZZ_SECONDS (20 unless set) under libFuzzer.
+fuzz: setup
+	@scripts/setup test
+	@scripts/fuzz
+
+# As .clang-format says; tables opt out with "clang-format off".
+format:
+	@scripts/setup test
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 # On a terminal: the machine's console. Else: one command in the guest.
 run: all

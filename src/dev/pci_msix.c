@@ -43,7 +43,7 @@ static bool vector_is_masked(const struct pci_device *pci, u16 n)
 
 void pci_msix_send(struct pci_device *pci, u16 n)
 {
-	const u8 *e = pci->msix.table + n * MSIX_ENTRY_BYTES;
+	const u8 *e;
 
 	if (!pci->bus || n >= pci->msix.count || !pci_msix_enabled(pci))
 		return;
@@ -52,6 +52,7 @@ void pci_msix_send(struct pci_device *pci, u16 n)
 		return;
 	}
 	pci->msix.pending &= ~BIT64(n);
+	e = pci->msix.table + n * MSIX_ENTRY_BYTES;
 	/* A message is a memory write of the function: §7.5.1.1.3. */
 	if (!pci_can_dma(pci))
 		return;
