@@ -64,12 +64,15 @@ static int kernel_read(int fd, struct boot_kernel *out, struct err *err)
 	return rc;
 }
 
-int boot_copy(const struct boot_config *cfg, gpa_t gpa, const void *bytes,
-	      u64 len, const char *what, struct err *err)
+int boot_copy(const struct boot_config *cfg, gpa_t floor, gpa_t gpa,
+	      const void *bytes, u64 len, const char *what, struct err *err)
 {
+	bool is_low = gpa >= floor && gpa < BOOT_IMAGE_LOW_END &&
+		      len <= BOOT_IMAGE_LOW_END - gpa;
+
 	if (len == 0)
 		return 0;
-	if (gpa < BOOT_HIGH_GPA)
+	if (gpa < BOOT_HIGH_GPA && !is_low)
 		return err_set(err, -EINVAL,
 			       "%s would be loaded at 0x%llx, below 1 MiB",
 			       what, (unsigned long long)gpa);

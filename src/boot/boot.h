@@ -8,7 +8,8 @@
  * hostile: every offset, size and address is checked, and nothing is written
  * outside RAM.
  *
- * Low memory is used as follows; the loaders place nothing else below 1 MiB.
+ * Low memory is used as follows. Below 1 MiB, a kernel may itself occupy only
+ * what BOOT_IMAGE_LOW says, and only a multiboot one: it needs no page tables.
  */
 #pragma once
 
@@ -20,6 +21,8 @@
 #define BOOT_PARAMS_GPA	   0x7000ull /* zero page, start_info, mbi */
 #define BOOT_PARAMS_BYTES  0x2000ull
 #define BOOT_PAGETABLE_GPA 0x9000ull /* PML4, PDPT, 4 PDs: 24 KiB */
+#define BOOT_IMAGE_LOW_GPA 0x8000ull /* multiboot: above the mbi page … */
+#define BOOT_IMAGE_LOW_END BOOT_CMDLINE_GPA /* … to here */
 #define BOOT_CMDLINE_GPA   0x20000ull
 #define BOOT_CMDLINE_MAX   4096u /* bytes with the NUL */
 #define BOOT_EBDA_GPA	   0x9fc00ull

@@ -241,8 +241,11 @@ static void multiboot_kernel_gets_its_information(void **state)
 static void segments_outside_ram_or_below_1_mib_are_refused(void **state)
 {
 	static const u32 bad[][2] = {
-		{0x1000, 4096},	 {0xfffff000, 4096},  {0xfffff000, 8192},
-		{0x100000, 100}, {0x3fff000, 0x2000}, {0x100000, 0xfffffff0},
+		{0x1000, 4096},	   {0xfffff000, 4096},	{0xfffff000, 8192},
+		{0x100000, 100},   {0x3fff000, 0x2000}, {0x100000, 0xfffffff0},
+		{0x7000, 4096},	   /* the mbi */
+		{0x1f000, 0x2000}, /* the command line */
+		{0x9f000, 4096},   {0xff000, 0x2000},
 	};
 	struct fixture *f = *state;
 
@@ -250,6 +253,19 @@ static void segments_outside_ram_or_below_1_mib_are_refused(void **state)
 		make_multiboot(f, bad[i][0], bad[i][1]);
 		assert_true(load(f) < 0);
 	}
+}
+
+static void multiboot_kernel_may_lie_between_mbi_and_command_line(void **state)
+{
+	struct fixture *f = *state;
+
+	make_multiboot(f, 0x8000, 0x18000);
+	assert_int_equal(load(f), 0);
+	assert_int_equal(f->entry.rip, 0x8010);
+	assert_int_equal(f->entry.rbx, BOOT_PARAMS_GPA);
+	assert_memory_equal(f->ram + 0x8000, f->file + 4096, 4096);
+	make_elf(f, 0x8000, 0x1000); /* no multiboot: page tables are there */
+	assert_true(load(f) < 0);
 }
 
 static void overlapping_segments_are_refused(void **state)
@@ -362,6 +378,7 @@ int main(void)
 		T(an_initrd_larger_than_ram_is_refused),
 		T(an_overlong_command_line_is_refused),
 		T(multiboot_kernel_gets_its_information),
+		T(multiboot_kernel_may_lie_between_mbi_and_command_line),
 		T(segments_outside_ram_or_below_1_mib_are_refused),
 		T(overlapping_segments_are_refused),
 		T(elf_without_note_or_header_is_refused),

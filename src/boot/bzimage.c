@@ -178,8 +178,8 @@ int boot_load_bzimage(const struct boot_config *cfg,
 	rc = place_kernel(cfg, k, code_bytes, &gpa, &end, err);
 	if (rc < 0)
 		return rc;
-	rc = boot_copy(cfg, gpa, k->bytes + setup_bytes, code_bytes,
-		       "the kernel", err);
+	rc = boot_copy(cfg, BOOT_HIGH_GPA, gpa, k->bytes + setup_bytes,
+		       code_bytes, "the kernel", err);
 	if (rc < 0)
 		return rc;
 	cmdline_max = ld_le32(k->bytes + HDR_CMDLINE_SIZE);

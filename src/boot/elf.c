@@ -67,7 +67,7 @@ static bool segment_get(const struct boot_kernel *k, size_t n,
 
 static int segment_load(const struct boot_config *cfg,
 			const struct boot_kernel *k, const struct segment *s,
-			struct err *err)
+			gpa_t floor, struct err *err)
 {
 	static const u8 zeroes[PAGE_BYTES];
 	int rc;
@@ -76,20 +76,20 @@ static int segment_load(const struct boot_config *cfg,
 		return err_set(err, -ENOEXEC,
 			       "truncated or damaged ELF: a segment lies "
 			       "outside the file");
-	rc = boot_copy(cfg, s->paddr, k->bytes + s->offset, s->filesz,
+	rc = boot_copy(cfg, floor, s->paddr, k->bytes + s->offset, s->filesz,
 		       "the kernel", err);
 	for (u64 done = s->filesz; rc == 0 && done < s->memsz;) {
 		u64 n = MIN(s->memsz - done, (u64)sizeof(zeroes));
 
-		rc = boot_copy(cfg, s->paddr + done, zeroes, n, "the kernel",
-			       err);
+		rc = boot_copy(cfg, floor, s->paddr + done, zeroes, n,
+			       "the kernel", err);
 		done += n;
 	}
 	return rc;
 }
 
 int boot_load_elf(const struct boot_config *cfg, const struct boot_kernel *k,
-		  u64 *out_entry, gpa_t *out_top, struct err *err)
+		  gpa_t floor, u64 *out_entry, gpa_t *out_top, struct err *err)
 {
 	struct segment s, other;
 	gpa_t top = 0;
@@ -110,7 +110,7 @@ int boot_load_elf(const struct boot_config *cfg, const struct boot_kernel *k,
 			    other.paddr < end)
 				return err_set(err, -ENOEXEC,
 					       "ELF segments overlap");
-		rc = segment_load(cfg, k, &s, err);
+		rc = segment_load(cfg, k, &s, floor, err);
 		if (rc < 0)
 			return rc;
 		top = MAX(top, end);
@@ -199,7 +199,7 @@ int boot_load_pvh(const struct boot_config *cfg, const struct boot_kernel *k,
 	u64 ignored, entry, size = 0;
 	gpa_t top, initrd = 0;
 	u8 byte;
-	int rc = boot_load_elf(cfg, k, &ignored, &top, err);
+	int rc = boot_load_elf(cfg, k, BOOT_HIGH_GPA, &ignored, &top, err);
 
 	if (rc < 0)
 		return rc;

@@ -68,8 +68,8 @@ static int load_flat(const struct boot_config *cfg, const struct boot_kernel *k,
 	if (*out_top > cfg->low_ram_top)
 		return err_set(err, -ENOMEM,
 			       "the kernel does not fit into memory");
-	return boot_copy(cfg, load, k->bytes + file_off, len, "the kernel",
-			 err);
+	return boot_copy(cfg, BOOT_IMAGE_LOW_GPA, load, k->bytes + file_off,
+			 len, "the kernel", err);
 }
 
 static int load_modules(const struct boot_config *cfg, gpa_t top, u8 *page,
@@ -146,13 +146,16 @@ int boot_load_multiboot(const struct boot_config *cfg,
 	if (flags & MB_AOUT_KLUDGE)
 		rc = load_flat(cfg, k, off, &entry, &top, err);
 	else if (boot_is_elf(k))
-		rc = boot_load_elf(cfg, k, &entry, &top, err);
+		rc = boot_load_elf(cfg, k, BOOT_IMAGE_LOW_GPA, &entry, &top,
+				   err);
 	else
 		rc = err_set(err, -ENOEXEC,
 			     "the multiboot image is not an ELF file");
 	if (rc < 0)
 		return rc;
-	if (entry < BOOT_HIGH_GPA || mem_read(cfg->mem, entry, &byte, 1) < 0)
+	top = MAX(top, BOOT_HIGH_GPA); /* modules go above 1 MiB */
+	if (entry < BOOT_IMAGE_LOW_GPA ||
+	    mem_read(cfg->mem, entry, &byte, 1) < 0)
 		return err_set(err, -ENOEXEC,
 			       "the entry point lies outside memory");
 	rc = boot_write_cmdline(cfg, cfg->kernel_name ? cfg->kernel_name : "",
