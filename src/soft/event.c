@@ -175,9 +175,12 @@ void soft_check_code_breakpoints(struct vcpu *v)
 	struct soft_exception e = {.vector = X86_VEC_DB};
 	u64 va = v->rip;
 
+	/* MOV SS holds it back on Intel only (SDM 3A §6.8.3). */
+	if ((v->shadow & SHADOW_MOV_SS) && !soft_is_amd(v))
+		return;
 	if (v->code_mode != X86_MODE_64)
 		va = (u32)(va + v->segs[X86_CS].base);
-	if (!(v->rflags_sys & X86_FL_RF) && !(v->shadow & SHADOW_MOV_SS))
+	if (!(v->rflags_sys & X86_FL_RF))
 		for (unsigned i = 0; i < 4; i++)
 			if ((v->dr7 >> (i * 2) & 3) &&
 			    !(v->dr7 >> (16 + i * 4) & 3) && v->dr[i] == va)

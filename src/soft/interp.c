@@ -173,12 +173,14 @@ static __attribute__((noinline)) void step_slow(struct vcpu *v)
 	bool rf = v->rflags_sys & X86_FL_RF;
 	u16 op;
 
-	if (!(v->shadow & SHADOW_MOV_SS))
-		soft_check_code_breakpoints(v);
+	soft_check_code_breakpoints(v);
 	op = fetch(v)->insn.row->op;
 	execute(v);
 	if (rf && op != ISA_OP_IRET)
 		v->rflags_sys &= ~X86_FL_RF;
+	/* These trap by the TF that they load (sysops2.c). */
+	if (op == ISA_OP_SYSCALL || op == ISA_OP_SYSRET)
+		tf = false;
 	if (!(v->shadow & SHADOW_MOV_SS))
 		soft_check_debug_traps(v, tf);
 }

@@ -384,6 +384,7 @@ bool soft_wrmsr(struct vcpu *v, u32 index, u64 value)
 	case X86_MSR_PRED_CMD: /* IBPB: nothing is predicted here */
 		return !(value & ~1ull);
 	case 0x10b: /* FLUSH_CMD */
+		return soft_cpuid_has(v, 7, 0, 3, 28) && !(value & ~1ull);
 	case 0x8b:
 	case 0x79:
 	case 0x17a:
@@ -400,6 +401,14 @@ bool soft_wrmsr(struct vcpu *v, u32 index, u64 value)
 
 /* ---- CPUID ---- */
 
+static bool apic_is_enabled(struct vcpu *v)
+{
+	u64 base;
+
+	return soft_apic_rdmsr(v, X86_MSR_APIC_BASE, &base) &&
+	       (base & BIT64(11));
+}
+
 static void cpuid_dynamic(struct vcpu *v, u32 leaf, u32 subleaf, u32 out[4])
 {
 	switch (leaf) {
@@ -409,6 +418,8 @@ static void cpuid_dynamic(struct vcpu *v, u32 leaf, u32 subleaf, u32 out[4])
 			out[2] |= BIT32(27);
 		else
 			out[2] &= ~BIT32(27);
+		if (!apic_is_enabled(v))
+			out[3] &= ~BIT32(9);
 		break;
 	case 0xb:
 	case 0x1f:
@@ -423,6 +434,8 @@ static void cpuid_dynamic(struct vcpu *v, u32 leaf, u32 subleaf, u32 out[4])
 		/* Intel shows SYSCALL in 64-bit mode only. */
 		if (!soft_is_amd(v) && v->code_mode != X86_MODE_64)
 			out[3] &= ~BIT32(11);
+		if (!apic_is_enabled(v))
+			out[3] &= ~BIT32(9);
 		break;
 	case 0x8000001eu:
 		out[0] = v->id;

@@ -278,8 +278,10 @@ void soft_drop_inner_segs(struct vcpu *v)
 				     (s->attr & SEG_TYPE_CONF_ED);
 
 		if (!(s->attr & SEG_UNUSABLE) && !is_conforming &&
-		    SEG_DPL(s->attr) < v->cpl)
-			soft_seg_set_null(s, 0);
+		    SEG_DPL(s->attr) < v->cpl) {
+			s->sel = 0;
+			s->attr |= SEG_UNUSABLE;
+		}
 	}
 }
 

@@ -63,7 +63,8 @@ void soft_load_inner_ss(struct vcpu *v, u16 sel, unsigned cpl, u32 ext,
 /* Where CS:RIP goes. Raises #GP(0 | ext) when off does not fit the segment. */
 void soft_check_target(struct vcpu *v, const struct soft_seg *cs, u64 off,
 		       u32 ext);
-/* After a return to an outer ring: unusable where DPL < the new CPL. */
+/* After a return to an outer ring: a null selector where DPL < the new CPL.
+ * The hidden base stays, which 64-bit code still sees in FS and GS. */
 void soft_drop_inner_segs(struct vcpu *v);
 
 /* ---- a stack that is not (yet) the current one ---- */

@@ -16,6 +16,19 @@ static void set_flat(struct vcpu *v, unsigned seg, u64 sel, u32 attr,
 		.sel = (u16)sel, .limit = ~0u, .attr = attr | cpl << 5};
 }
 
+/* SYSCALL and SYSRET single-step by the flags they leave, not by those they
+ * find: a trap in between would be at CPL 0 on the user's stack. */
+static void trap_after_load(struct vcpu *v)
+{
+	if (!(v->rflags_sys & X86_FL_TF))
+		return;
+	v->rip = v->next_rip;
+	v->instructions++;
+	soft_raise_exc(v, &(struct soft_exception){.vector = X86_VEC_DB,
+						   .is_trap = true,
+						   .dr6 = DR6_BS});
+}
+
 void sys_syscall(struct vcpu *v, const struct insn *in)
 {
 	bool is_64 = v->code_mode == X86_MODE_64;
@@ -38,6 +51,7 @@ void sys_syscall(struct vcpu *v, const struct insn *in)
 	set_flat(v, X86_CS, sel, v->is_long ? ATTR_CODE64 : ATTR_CODE32, 0);
 	set_flat(v, X86_SS, sel + 8, ATTR_DATA, 0);
 	soft_mode_changed(v);
+	trap_after_load(v);
 }
 
 void sys_sysret(struct vcpu *v, const struct insn *in)
@@ -68,6 +82,7 @@ void sys_sysret(struct vcpu *v, const struct insn *in)
 	v->next_rip = to_64 ? rip : (u32)rip;
 	soft_mode_changed(v);
 	sys_unmask(v);
+	trap_after_load(v);
 }
 
 void sys_sysenter(struct vcpu *v, const struct insn *in)
