@@ -26,6 +26,7 @@ struct cursor {
 	enum x86_mode mode;
 	const struct isa_features *features;
 	bool has_vex;
+	bool has_vvvv; /* VEX.vvvv is not 1111b */
 };
 
 static u8 next(struct cursor *c)
@@ -156,6 +157,7 @@ static bool read_vex(struct cursor *c, struct insn *in, u8 b)
 	if (is_stopped(c))
 		return true;
 	in->vvvv = (u8)(~p >> 3) & 15;
+	c->has_vvvv = in->vvvv != 0;
 	in->vex_l = (p >> 2) & 1;
 	in->mandatory = mandatory[p & 3];
 	in->prefixes |= X86_P_VEX;
@@ -460,6 +462,8 @@ static void read_operand(struct cursor *c, struct insn *in,
 		break;
 	case ISA_O_XMM_IS4:
 		in->imm = next(c);
+		if (c->mode != X86_MODE_64)
+			in->imm &= 0x7f; /* the register has three bits */
 		in->imm_len++;
 		break;
 	case ISA_O_MOFFS:
@@ -493,6 +497,11 @@ static void read_operand(struct cursor *c, struct insn *in,
 	}
 }
 
+static bool has_feature(const struct cursor *c, enum isa_feature f)
+{
+	return c->features->bits & BIT64(f);
+}
+
 /* What no single column says. */
 static bool row_rules_hold(const struct cursor *c, const struct insn *in)
 {
@@ -503,12 +512,27 @@ static bool row_rules_hold(const struct cursor *c, const struct insn *in)
 		/* AMD: LOCK MOV CR0 is MOV CR8; not offered here. */
 		return false;
 	}
-	if (c->has_vex && in->vvvv != 0 && !row_has(r, ISA_O_XMM_VVVV) &&
+	if (c->has_vvvv && !row_has(r, ISA_O_XMM_VVVV) &&
 	    !row_has(r, ISA_O_GPR_VVVV))
 		return false;
 	if (r->op == ISA_OP_MOV_TO_SEG && (in->reg & 7) == X86_CS)
 		return false;
 	if (row_has(r, ISA_O_SEG_REG) && (in->reg & 7) > X86_GS)
+		return false;
+	if (row_has(r, ISA_O_CR) && in->reg != 0 && in->reg != 8 &&
+	    (in->reg < 2 || in->reg > 4))
+		return false;
+	if (row_has(r, ISA_O_DR) && in->reg > 7)
+		return false;
+	if (r->op == ISA_OP_CMPXCHG8B && in->osize == 8 &&
+	    !has_feature(c, ISA_F_CX16))
+		return false;
+	if ((r->op == ISA_OP_SAHF || r->op == ISA_OP_LAHF) &&
+	    c->mode == X86_MODE_64 && !has_feature(c, ISA_F_LAHF64))
+		return false;
+	/* Register forms of 0F 0D: NOP on Intel, undefined on AMD. */
+	if (c->features->is_amd && in->map == ISA_MAP_0F &&
+	    in->opcode == 0x0d && !in->is_mem)
 		return false;
 	if (row_has(r, ISA_O_VSIB)) {
 		/* The three registers must differ; a SIB byte is needed. */

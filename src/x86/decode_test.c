@@ -59,6 +59,22 @@ static const struct expect table[] = {
 	{"inc eax", M32, {0x40}, 1, ISA_OP_INC, 4, 0},
 	{"vpgatherdd needs different registers", M64,
 	 {0xc4, 0xe2, 0x71, 0x90, 0x04, 0x00}, X86_DECODE_UD},
+	{"cr5 does not exist", M32, {0x0f, 0x20, 0xe8}, X86_DECODE_UD},
+	{"cr8", M64, {0x44, 0x0f, 0x20, 0xc0}, 4, ISA_OP_MOV_FROM_CR, 8, 0},
+	{"cr10 does not exist", M64, {0x44, 0x0f, 0x20, 0xd0}, X86_DECODE_UD},
+	{"dr8 does not exist", M64, {0x44, 0x0f, 0x21, 0xc0}, X86_DECODE_UD},
+	{"unused vvvv has four bits in 32-bit code", M32,
+	 {0xc4, 0xe1, 0x38, 0x2e, 0xf1}, X86_DECODE_UD},
+	{"used vvvv has three bits in 32-bit code", M32,
+	 {0xc4, 0xe1, 0x38, 0x58, 0xc1}, 5, ISA_OP_VADDPS, 4, 0},
+	{"sib without base ignores REX.B", M64,
+	 {0x41, 0x8b, 0x04, 0x25, 1, 2, 3, 4}, 8, ISA_OP_MOV, 4, 4},
+	{"0f 0d with a register is undefined on AMD", M64, {0x0f, 0x0d, 0xc0},
+	 X86_DECODE_UD},
+	{"f3 41 90 is an exchange", M64, {0xf3, 0x41, 0x90}, 3, ISA_OP_XCHG, 4,
+	 0},
+	{"invpcid takes a 32-bit register in 16-bit code", M16,
+	 {0x66, 0x0f, 0x38, 0x82, 0x07}, 5, ISA_OP_INVPCID, 2, 16},
 };
 
 static void encodings_decode_as_the_manuals_say(void **state)
@@ -131,6 +147,60 @@ static void near_branches_with_66_follow_the_vendor(void **state)
 	assert_int_equal(x86_decode(&in, call, 6, M64, &intel), 6);
 }
 
+static void a_feature_can_take_one_operand_size_away(void **state)
+{
+	struct isa_features old = {.bits = BIT64(ISA_F_BASE)};
+	struct insn in;
+
+	(void)state;
+	assert_int_equal(x86_decode(&in, (u8[]){0x48, 0x0f, 0xc7, 0x08}, 4,
+				    M64, &old),
+			 X86_DECODE_UD);
+	assert_int_equal(
+		x86_decode(&in, (u8[]){0x0f, 0xc7, 0x08}, 3, M64, &old), 3);
+	assert_int_equal(x86_decode(&in, (u8[]){0x9f}, 1, M64, &old),
+			 X86_DECODE_UD);
+	assert_int_equal(x86_decode(&in, (u8[]){0x9f}, 1, M32, &old), 1);
+}
+
+static const struct {
+	enum x86_mode mode;
+	u8 bytes[16];
+	const char *text;
+} texts[] = {
+	{M64, {0x01, 0x44, 0x8b, 0x10}, "add [rbx+rcx*4+0x10], eax"},
+	{M64, {0x48, 0x8b, 0x05, 0xf0, 0xff, 0xff, 0xff},
+	 "mov rax, [rip:0xff7]"},
+	{M64, {0x75, 0xfe}, "jne 0x1000"},
+	{M64, {0xf3, 0x48, 0xa5}, "rep movsq"},
+	{M64, {0xf2, 0xae}, "repne scasb"},
+	{M64, {0xf0, 0xff, 0x07}, "lock inc dword [rdi]"},
+	{M64, {0x40, 0x88, 0xe0}, "mov al, spl"},
+	{M64, {0x88, 0xe0}, "mov al, ah"},
+	{M64, {0x48, 0x98}, "cdqe"},
+	{M64, {0x66, 0x83, 0xc0, 0xff}, "add ax, 0xffff"},
+	{M64, {0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0}, "mov eax, fs:[0x0]"},
+	{M64, {0xc5, 0xed, 0xfe, 0xcb}, "vpaddd ymm1, ymm2, ymm3"},
+	{M64, {0xf7, 0x20}, "mul dword [rax]"},
+	{M16, {0xc4, 0x46, 0xfe}, "les ax, dword [bp-0x2]"},
+	{M16, {0xea, 0, 0, 0, 0xf0}, "jmp 0xf000:0x0"},
+};
+
+static void instructions_are_written_as_assemblers_take_them(void **state)
+{
+	struct insn in;
+	char text[64];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		assert_true(x86_decode(&in, texts[i].bytes, 15, texts[i].mode,
+				       &all) > 0);
+		x86_format(&in, 0x1000, text, sizeof(text));
+		assert_string_equal(text, texts[i].text);
+	}
+	assert_int_equal(x86_format(&in, 0, NULL, 0), strlen(text));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -139,6 +209,9 @@ int main(void)
 		cmocka_unit_test(
 			an_absent_feature_gives_the_older_instruction_or_ud),
 		cmocka_unit_test(near_branches_with_66_follow_the_vendor),
+		cmocka_unit_test(a_feature_can_take_one_operand_size_away),
+		cmocka_unit_test(
+			instructions_are_written_as_assemblers_take_them),
 	};
 
 	return test_run("decode", tests);
