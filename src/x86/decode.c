@@ -11,6 +11,7 @@
  * Source: SDM 2 §2.1-2.3, appendix A; APM 3 §1.
  */
 #include "x86/decode.h"
+#include "x86/decode_int.h"
 
 struct row_slot {
 	u16 first, count;
@@ -507,14 +508,6 @@ static bool row_rules_hold(const struct cursor *c, const struct insn *in)
 {
 	const struct isa_row *r = in->row;
 
-	if ((in->prefixes & X86_P_LOCK) &&
-	    (!(r->attr & ISA_LOCK) || !in->is_mem)) {
-		/* AMD: LOCK MOV CR0 is MOV CR8; not offered here. */
-		return false;
-	}
-	if (c->has_vvvv && !row_has(r, ISA_O_XMM_VVVV) &&
-	    !row_has(r, ISA_O_GPR_VVVV))
-		return false;
 	if (r->op == ISA_OP_MOV_TO_SEG && (in->reg & 7) == X86_CS)
 		return false;
 	if (row_has(r, ISA_O_SEG_REG) && (in->reg & 7) > X86_GS)
@@ -545,6 +538,20 @@ static bool row_rules_hold(const struct cursor *c, const struct insn *in)
 	return true;
 }
 
+static bool is_valid(const struct cursor *c, const struct insn *in)
+{
+	const struct isa_row *r = in->row;
+	u8 traits = row_traits[r - isa_rows];
+
+	/* AMD: LOCK MOV CR0 is MOV CR8; not offered here. */
+	if ((in->prefixes & X86_P_LOCK) &&
+	    (!(r->attr & ISA_LOCK) || !in->is_mem))
+		return false;
+	if (c->has_vvvv && !(traits & DECODE_VVVV))
+		return false;
+	return !(traits & DECODE_RULES) || row_rules_hold(c, in);
+}
+
 static bool decode_row(struct cursor *c, struct insn *in)
 {
 	const struct row_slot *slot = &row_slots[in->map][in->opcode];
@@ -566,7 +573,7 @@ static bool decode_row(struct cursor *c, struct insn *in)
 		read_modrm_operands(c, in);
 	for (int i = 0; i < ISA_OPERANDS; i++)
 		read_operand(c, in, &in->row->operands[i]);
-	return row_rules_hold(c, in);
+	return is_valid(c, in);
 }
 
 int x86_decode(struct insn *out, const u8 *bytes, size_t avail,

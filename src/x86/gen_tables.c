@@ -2,10 +2,11 @@
 /* Build-time program: prints the decoder's index of isa_rows.
  *
  * For each map and opcode: where its candidate rows start in a list of row
- * numbers, how many there are, and whether the opcode has a ModRM byte. */
+ * numbers, how many there are, and whether the opcode has a ModRM byte; and
+ * each row's traits (decode_int.h). */
 #include <stdio.h>
 
-#include "x86/isa.h"
+#include "x86/decode_int.h"
 
 #define MAPS 8
 
@@ -44,10 +45,39 @@ static bool row_needs_modrm(const struct isa_row *r)
 	return false;
 }
 
+/* What the decoder has to look at once a row is found; in a byte a row. */
+static unsigned row_traits(const struct isa_row *r)
+{
+	unsigned t = 0;
+
+	for (int i = 0; i < ISA_OPERANDS; i++) {
+		switch (r->operands[i].kind) {
+		case ISA_O_XMM_VVVV:
+		case ISA_O_GPR_VVVV:
+			t |= DECODE_VVVV;
+			break;
+		case ISA_O_SEG_REG:
+		case ISA_O_CR:
+		case ISA_O_DR:
+		case ISA_O_VSIB:
+			t |= DECODE_RULES;
+			break;
+		}
+	}
+	if (r->op == ISA_OP_CMPXCHG8B || r->op == ISA_OP_LAHF ||
+	    r->op == ISA_OP_SAHF || (r->map == ISA_MAP_0F && r->opcode == 0x0d))
+		t |= DECODE_RULES;
+	return t;
+}
+
 int main(void)
 {
 	unsigned start = 0;
 
+	printf("static const u8 row_traits[] = {\n");
+	for (size_t i = 0; i < isa_row_count; i++)
+		printf("%u,", row_traits(&isa_rows[i]));
+	printf("};\n");
 	printf("static const u16 row_list[] = {\n");
 	for (int map = 0; map < MAPS; map++)
 		for (int op = 0; op < 256; op++)
