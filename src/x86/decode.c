@@ -567,6 +567,8 @@ static bool decode_row(struct cursor *c, struct insn *in)
 	in->row = find_row(c, in, slot);
 	if (!in->row)
 		return false;
+	if (!c->has_vex && !in->row->prefix)
+		in->mandatory = 0; /* a size or string prefix, or ignored */
 	in->osize = operand_size(in, c);
 	in->asize = address_size(in, c);
 	if (in->has_modrm)

@@ -136,6 +136,25 @@ static void an_absent_feature_gives_the_older_instruction_or_ud(void **state)
 			 X86_DECODE_UD);
 }
 
+static void prefix_that_selects_no_row_is_not_mandatory(void **state)
+{
+	static const struct {
+		u8 bytes[8];
+		u8 mandatory;
+	} t[] = {
+		{{0x66, 0x87, 0x06, 0, 0}, 0},	   /* xchg, 32 bits */
+		{{0xf3, 0x01, 0xc0}, 0},	   /* add, F3 ignored */
+		{{0x66, 0x0f, 0x6f, 0xc1}, 0x66},  /* movdqa */
+		{{0xf3, 0x0f, 0x10, 0xc1}, 0xf3}, /* movss */
+	};
+	struct insn in;
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		assert_true(x86_decode(&in, t[i].bytes, 8, M16, &all) > 0);
+		assert_int_equal(in.mandatory, t[i].mandatory);
+	}
+}
+
 static void near_branches_with_66_follow_the_vendor(void **state)
 {
 	static const u8 call[] = {0x66, 0xe8, 1, 2, 3, 4};
@@ -208,6 +227,7 @@ int main(void)
 		cmocka_unit_test(every_shorter_prefix_of_an_instruction_is_short),
 		cmocka_unit_test(
 			an_absent_feature_gives_the_older_instruction_or_ud),
+		cmocka_unit_test(prefix_that_selects_no_row_is_not_mandatory),
 		cmocka_unit_test(near_branches_with_66_follow_the_vendor),
 		cmocka_unit_test(a_feature_can_take_one_operand_size_away),
 		cmocka_unit_test(
