@@ -392,6 +392,21 @@ static bool writes_xmm0(u16 op)
 	       op == ISA_OP_VPCMPESTRM || op == ISA_OP_VPCMPISTRM;
 }
 
+/* What was encoded is decoded again: the host must see this instruction, over
+ * an operand of this size, and nothing behind it. A difference is a bug of the
+ * encoder, which must not become host code. */
+static bool op_is_sound(const struct plan *p)
+{
+	const struct isa_features all = {.bits = ~0ull, .is_amd = true};
+	struct insn back;
+
+	return x86_decode(&back, p->op, p->op_len, X86_MODE_64, &all) ==
+		       p->op_len &&
+	       back.row->op == p->in->row->op &&
+	       back.row->class == p->in->row->class &&
+	       back.is_mem == p->in->is_mem && back.mem_size == p->in->mem_size;
+}
+
 static bool plan_init(struct plan *p, const struct soft_entry *e)
 {
 	const struct isa_row *row = e->insn.row;
@@ -414,7 +429,7 @@ static bool plan_init(struct plan *p, const struct soft_entry *e)
 	if (!plan_registers(p))
 		return false;
 	encode_op(p);
-	return true;
+	return op_is_sound(p);
 }
 
 /* ---- emission ---- */
@@ -604,7 +619,7 @@ soft_stub_fn soft_stub_make(struct vcpu *v, const struct soft_entry *e)
 	struct out o;
 
 	if (!plan_init(&p, e))
-		soft_internal_error(v, "no free host register for '%s'",
+		soft_internal_error(v, "no host code for '%s'",
 				    e->insn.row->name);
 	memset(&key, 0, sizeof(key));
 	key.row = e->insn.row;
