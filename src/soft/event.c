@@ -49,7 +49,8 @@ void soft_set_rflags(struct vcpu *v, u64 rflags)
 void soft_raise_exc(struct vcpu *v, const struct soft_exception *e)
 {
 	v->exc = *e;
-	v->watch_hits = 0;
+	if (!e->is_software)
+		v->watch_hits = 0;
 	siglongjmp(v->unwind, SOFT_UNWIND_EXCEPTION);
 }
 
@@ -454,6 +455,18 @@ static bool merge(struct vcpu *v)
 	return true;
 }
 
+/* Data breakpoints that MOV SS held back come after an INT n, INT3 or INTO
+ * has been delivered, at the first instruction of its handler. */
+static void deliver_held_traps(struct vcpu *v)
+{
+	if (!v->exc.is_software || !v->watch_hits)
+		return;
+	v->exc = (struct soft_exception){
+		.vector = X86_VEC_DB, .is_trap = true, .dr6 = v->watch_hits};
+	v->watch_hits = 0;
+	deliver(v);
+}
+
 bool soft_deliver_exception(struct vcpu *v)
 {
 	sigjmp_buf outer;
@@ -467,8 +480,10 @@ bool soft_deliver_exception(struct vcpu *v)
 		memcpy(&v->unwind, &outer, sizeof(outer));
 		siglongjmp(v->unwind, SOFT_UNWIND_ERROR);
 	}
-	if (!rc || merge(v))
+	if (!rc || merge(v)) {
 		deliver(v);
+		deliver_held_traps(v);
+	}
 	memcpy(&v->unwind, &outer, sizeof(outer));
 	return v->delivering == DELIVERING_NONE;
 }

@@ -179,6 +179,28 @@ static void code_breakpoint_behind_mov_ss_waits_on_intel_only(void **state)
 	}
 }
 
+static void watchpoint_hit_by_mov_ss_traps_behind_the_int(void **state)
+{
+	struct fixture *f = machine_new();
+	struct vcpu *v = f->v;
+	u64 sp;
+
+	(void)state;
+	CODE_AT(f, CODE, 0x8e, 0x13, 0xcc); /* mov ss,[rbx]; int3 */
+	v->gpr[X86_RBX] = 0x7000;
+	st_le16(f->ram + 0x7000, 0x10);
+	v->dr[1] = 0x7000;
+	v->dr7 = 0x00f00408; /* 4 bytes, read or write */
+	soft_tlb_flush(v, false);
+	assert_int_equal(step(f), -1);
+	assert_int_equal(step(f), X86_VEC_DB);
+	assert_int_equal(v->dr6 & 15, 2);
+	sp = v->gpr[X86_RSP];
+	assert_int_equal(ld_le64(f->ram + sp), HANDLER + X86_VEC_BP);
+	assert_int_equal(ld_le64(f->ram + sp + 40), CODE + 3);
+	machine_free(f);
+}
+
 static void syscall_and_sysret_single_step_by_the_flags_they_load(void **state)
 {
 	struct fixture *f = machine_new();
@@ -242,6 +264,7 @@ int main(void)
 		cmocka_unit_test(iret_to_user_keeps_the_base_of_a_nulled_gs),
 		cmocka_unit_test(
 			code_breakpoint_behind_mov_ss_waits_on_intel_only),
+		cmocka_unit_test(watchpoint_hit_by_mov_ss_traps_behind_the_int),
 		cmocka_unit_test(
 			syscall_and_sysret_single_step_by_the_flags_they_load),
 		cmocka_unit_test(cpuid_hides_a_disabled_apic),
