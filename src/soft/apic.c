@@ -488,7 +488,7 @@ bool soft_apic_accepts_extint(const struct vcpu *v)
 void soft_apic_lint1_nmi(struct vcpu *v)
 {
 	if (!apic_is_on(v->apic))
-		soft_request(v, SOFT_REQ_NMI); /* the pin is NMI itself */
+		soft_request_nmi(v); /* the pin is NMI itself */
 	else
 		apic_local_deliver(v->apic, LVT_LINT1);
 }

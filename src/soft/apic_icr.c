@@ -62,7 +62,7 @@ void apic_local_deliver(struct soft_apic *a, unsigned lvt)
 		apic_accept(a, r & 0xff, false);
 		break;
 	case APIC_DM_NMI:
-		soft_request(a->v, SOFT_REQ_NMI);
+		soft_request_nmi(a->v);
 		break;
 	case APIC_DM_INIT:
 		soft_request(a->v, SOFT_REQ_INIT);
@@ -121,7 +121,7 @@ static void deliver(struct soft_apic *a, const struct apic_message *m)
 		apic_accept(a, m->vector, m->is_level);
 		break;
 	case APIC_DM_NMI:
-		soft_request(a->v, SOFT_REQ_NMI);
+		soft_request_nmi(a->v);
 		break;
 	case APIC_DM_INIT:
 		/* A SIPI from before the INIT is void. */

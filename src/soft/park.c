@@ -36,12 +36,27 @@ static void futex_wake_kick(struct vcpu *v)
 		0);
 }
 
-void soft_request(struct vcpu *v, u32 bits)
+static void kick(struct vcpu *v)
 {
-	atomic_fetch_or(&v->requests, bits);
 	atomic_store(&v->kick, 1);
 	if (atomic_load(&v->is_sleeping))
 		futex_wake_kick(v);
+}
+
+void soft_request(struct vcpu *v, u32 bits)
+{
+	atomic_fetch_or(&v->requests, bits);
+	kick(v);
+}
+
+void soft_request_nmi(struct vcpu *v)
+{
+	u32 old = atomic_load(&v->requests), bit;
+
+	do {
+		bit = old & SOFT_REQ_NMI ? SOFT_REQ_NMI2 : SOFT_REQ_NMI;
+	} while (!atomic_compare_exchange_weak(&v->requests, &old, old | bit));
+	kick(v);
 }
 
 void soft_sleep(struct vcpu *v, u64 deadline_ns)

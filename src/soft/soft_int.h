@@ -99,6 +99,7 @@ struct soft_exception {
 #define SOFT_REQ_FLUSH	 BIT32(6) /* drop the whole TLB */
 #define SOFT_REQ_EXTINT	 BIT32(7) /* the PIC's INTR is up (BSP) */
 #define SOFT_REQ_TIMER	 BIT32(8) /* this APIC's timer expired */
+#define SOFT_REQ_NMI2	 BIT32(9) /* a second NMI, behind SOFT_REQ_NMI */
 
 #define SHADOW_STI    1u
 #define SHADOW_MOV_SS 2u
@@ -481,6 +482,8 @@ static inline void soft_after_if_change(struct vcpu *v)
 /* Wakes a halted vCPU and makes a running one look at its requests. Any
  * thread, async-signal-safe apart from the wake. */
 void soft_request(struct vcpu *v, u32 bits);
+/* An NMI. Two are kept: one to be taken now, one behind it; more are lost. */
+void soft_request_nmi(struct vcpu *v);
 /* Parks every other vCPU between instructions; nests not. Called on a vCPU
  * thread (v != NULL: the caller's own) or on another (NULL). */
 void soft_pause_all(struct engine_vm *vm, struct vcpu *self);

@@ -165,7 +165,8 @@ static void get_events(const struct vcpu *v, struct vcpu_state *out)
 		out->events.interrupt.shadow |= KVM_X86_SHADOW_INT_MOV_SS;
 	if (v->shadow & SHADOW_STI)
 		out->events.interrupt.shadow |= KVM_X86_SHADOW_INT_STI;
-	out->events.nmi.pending = !!(reqs & SOFT_REQ_NMI);
+	out->events.nmi.pending =
+		!!(reqs & SOFT_REQ_NMI) + !!(reqs & SOFT_REQ_NMI2);
 	out->events.nmi.masked = v->nmi_blocked;
 	out->events.sipi_vector = soft_apic_sipi_vector(v);
 	out->events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING |
@@ -420,8 +421,8 @@ static void set_events(struct vcpu *v, const struct vcpu_state *in)
 			     mp == KVM_MP_STATE_INIT_RECEIVED ||
 			     mp == KVM_MP_STATE_SIPI_RECEIVED);
 	atomic_fetch_and(&v->requests, SOFT_REQ_EXIT | SOFT_REQ_PAUSE);
-	if (in->events.nmi.pending)
-		soft_request(v, SOFT_REQ_NMI);
+	for (u32 i = 0; i < in->events.nmi.pending; i++)
+		soft_request_nmi(v);
 	apic_st(&v->apic->sipi_vector, in->events.sipi_vector & 0xff);
 	if (mp == KVM_MP_STATE_SIPI_RECEIVED)
 		soft_request(v, SOFT_REQ_SIPI);

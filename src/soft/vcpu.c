@@ -175,16 +175,29 @@ static enum next inject_interrupt(struct vcpu *v)
 	return vector < 0 ? NEXT_RUN : deliver(v, (u8)vector, false);
 }
 
+/* One of the NMIs that wait becomes the one being handled, behind which only
+ * one more is kept. */
+static void take_nmi(struct vcpu *v)
+{
+	u32 old = atomic_load(&v->requests), bit;
+
+	v->nmi_blocked = true;
+	do { /* in one step: NMI2 is never set without NMI */
+		bit = old & SOFT_REQ_NMI2 ? SOFT_REQ_NMI2 : SOFT_REQ_NMI;
+	} while (!atomic_compare_exchange_weak(&v->requests, &old, old & ~bit));
+}
+
 static enum next inject(struct vcpu *v)
 {
 	u32 reqs = atomic_load(&v->requests);
 	enum next n;
 
+	if (v->nmi_blocked)
+		take(v, SOFT_REQ_NMI2);
 	if ((reqs & SOFT_REQ_NMI) && !v->nmi_blocked) {
 		if (v->shadow)
 			return NEXT_STEP;
-		take(v, SOFT_REQ_NMI);
-		v->nmi_blocked = true;
+		take_nmi(v);
 		n = deliver(v, X86_VEC_NMI, true);
 		if (n != NEXT_RUN)
 			return n;

@@ -359,6 +359,35 @@ static void run_takes_an_nmi_with_if_clear_but_not_when_blocked(void **state)
 	vm_fini(&vm);
 }
 
+static void insn_iret(struct script *s)
+{
+	s->vcpu.nmi_blocked = false; /* IRET */
+	soft_after_if_change(&s->vcpu);
+	if (s->steps >= 10)
+		stop(s);
+}
+
+static void run_keeps_two_nmis_and_one_behind_a_handler(void **state)
+{
+	struct engine_vm vm;
+	struct script *s;
+
+	(void)state;
+	vm_init(&vm);
+	s = script_new(&vm, 0, insn_iret);
+	for (int i = 0; i < 3; i++)
+		soft_request_nmi(&s->vcpu);
+	assert_int_equal(soft_vcpu_run(&s->vcpu, NULL), VCPU_EXIT_KICKED);
+	assert_int_equal(s->nmis, 2);
+	s->steps = 0;
+	s->vcpu.nmi_blocked = true;
+	for (int i = 0; i < 3; i++)
+		soft_request_nmi(&s->vcpu);
+	assert_int_equal(soft_vcpu_run(&s->vcpu, NULL), VCPU_EXIT_KICKED);
+	assert_int_equal(s->nmis, 3);
+	vm_fini(&vm);
+}
+
 static void run_delivers_exceptions_and_goes_on(void **state)
 {
 	struct engine_vm vm;
@@ -577,6 +606,7 @@ int main(void)
 			run_wakes_a_halt_for_the_timer_and_for_messages),
 		cmocka_unit_test(
 			run_takes_an_nmi_with_if_clear_but_not_when_blocked),
+		cmocka_unit_test(run_keeps_two_nmis_and_one_behind_a_handler),
 		cmocka_unit_test(run_delivers_exceptions_and_goes_on),
 		cmocka_unit_test(run_reports_an_internal_error),
 		cmocka_unit_test(run_starts_an_ap_only_by_sipi),
