@@ -40,9 +40,9 @@ static inline u64 soft_at(const struct vcpu *v, unsigned offset)
 static inline u64 soft_entry_ea(const struct vcpu *v,
 				const struct soft_entry *e)
 {
-	return (soft_at(v, e->base) + (soft_at(v, e->index) << e->insn.scale) +
-		(i64)e->insn.disp) &
-	       e->amask;
+	return (soft_at(v, e->base) + (soft_at(v, e->index) << e->scale) +
+		(i64)e->disp) &
+	       (~0ull >> e->amask_shift);
 }
 /* Linear address, valid only when v->is_flat; not checked for canonical
  * form, which no TLB tag lacks. */
@@ -69,6 +69,42 @@ static inline u8 *soft_fast_w(struct vcpu *v, const struct soft_entry *e,
 	return likely(v->is_flat && e->seg_base)
 		       ? soft_tlb_w(v, soft_flat_lin(v, e), n)
 		       : NULL;
+}
+
+/* A condition code of Jcc, SETcc, CMOVcc. */
+static inline bool soft_condition(const struct vcpu *v, unsigned cc)
+{
+	u32 f = v->aflags;
+	bool is_less = ((f >> 15) ^ f) & 1; /* SF != OF */
+	bool r;
+
+	switch (cc >> 1) {
+	case 0:
+		r = f & 1;
+		break;
+	case 1:
+		r = f & 0x100;
+		break;
+	case 2:
+		r = f & 0x4000;
+		break;
+	case 3:
+		r = f & 0x4100;
+		break;
+	case 4:
+		r = f & 0x8000;
+		break;
+	case 5:
+		r = f & 0x400;
+		break;
+	case 6:
+		r = is_less;
+		break;
+	default:
+		r = is_less || f & 0x4000;
+		break;
+	}
+	return r ^ (cc & 1);
 }
 
 static inline u64 soft_ld(const void *p, unsigned n)

@@ -105,6 +105,7 @@ void soft_mode_changed(struct vcpu *v)
 {
 	const struct soft_seg *cs = &v->segs[X86_CS], *ss = &v->segs[X86_SS];
 
+	v->fetch_page = SOFT_TLB_EMPTY;
 	v->is_protected = v->cr0 & X86_CR0_PE;
 	v->is_long = v->efer & X86_EFER_LMA;
 	v->is_vm86 = v->is_protected && (v->rflags_sys & X86_FL_VM);

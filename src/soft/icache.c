@@ -2,9 +2,13 @@
 /* The decoded-instruction cache's memory, and how a decoded instruction is
  * bound to what executes it.
  *
- * THEORY. An entry holds the bytes that it was decoded from, and they are
- * compared at each execution: whoever changes code, by whatever alias, DMA
- * included, needs to tell nobody. Binding order: a form with a fast C
+ * THEORY. A block holds the bytes that it was decoded from, and they are
+ * compared each time it is entered: whoever changes code, by whatever alias,
+ * DMA included, needs to tell nobody. Blocks are found through a direct-mapped
+ * table by the host address of their first byte; their entries lie in a ring,
+ * in the order of their making, so the oldest make room. Instructions that
+ * cross a page, and all when they are stepped one by one, have an entry of
+ * their own in `singles`. Binding order: a form with a fast C
  * handler (ops_fast.c), a C function by mnemonic (soft_ops_*[]), a native
  * stub. Conditions that depend on state (CPL, mode, CR0, CR4) and not on the
  * bytes are tested at run time by a wrapper around the handler.
@@ -142,7 +146,10 @@ static void bind_address(struct soft_entry *e)
 		  : in->base == X86_REG_RIP ? offsetof(struct vcpu, next_rip)
 					    : zero;
 	e->index = in->index < 16 ? gpr_offset(in->index) : zero;
-	e->amask = soft_mask(in->asize);
+	e->amask_shift = 64 - 8 * in->asize;
+	e->disp = in->disp;
+	e->scale = in->scale;
+	e->mem_size = in->mem_size;
 	e->seg_base = zero;
 	if (in->seg == X86_FS || in->seg == X86_GS)
 		e->seg_base =
@@ -179,6 +186,8 @@ static void bind_access(struct soft_entry *e)
 		}
 	}
 	e->is_locked = e->insn.prefixes & X86_P_LOCK || row->op == ISA_OP_XCHG;
+	e->needs_alignment = row->attr & ISA_ALIGN;
+	e->may_store = e->is_write || row->class != ISA_PASS;
 }
 
 static soft_op_fn pick(struct soft_entry *e)
@@ -208,6 +217,8 @@ static void bind(struct soft_entry *e)
 	bind_address(e);
 	bind_access(e);
 	e->stub = NULL;
+	e->imm = in->imm;
+	e->len = in->len;
 	e->fn = e->inner = pick(e);
 	if (a & (ISA_X87 | ISA_MMX | ISA_SSE | ISA_AVX))
 		e->fn = op_fpu;
@@ -226,11 +237,68 @@ int soft_entry_decode(struct vcpu *v, struct soft_entry *e, const u8 *buf,
 	rc = x86_decode(&e->insn, buf, avail, v->code_mode, &v->features);
 	if (rc <= 0)
 		return rc;
-	memset(e->bytes, 0, sizeof(e->bytes));
-	memcpy(e->bytes, buf, rc);
 	e->mode = v->code_mode;
 	bind(e);
 	return rc;
+}
+
+/* ---- blocks ---- */
+
+/* Nothing of the block may follow: it may branch, leave RIP where it is, cast
+ * an interrupt shadow, or change what an instruction means. */
+static bool ends_block(const struct soft_entry *e)
+{
+	const struct isa_row *row = e->insn.row;
+
+	if (row->class == ISA_MEMX)
+		return row->op == ISA_OP_POP_SEG;
+	return row->class != ISA_PASS;
+}
+
+/* Room for n entries in a row. */
+static u32 ring_take(struct soft_icache *c, u32 n)
+{
+	u32 left = SOFT_ICACHE_ENTRIES - c->next % SOFT_ICACHE_ENTRIES;
+
+	if (left < n)
+		c->next += left;
+	if (c->next > UINT32_MAX - 2 * SOFT_ICACHE_ENTRIES) {
+		memset(c->blocks, 0, sizeof(c->blocks));
+		c->next = SOFT_ICACHE_ENTRIES;
+	}
+	return c->next;
+}
+
+bool soft_block_make(struct vcpu *v, struct soft_block *b, const u8 *p,
+		     size_t avail)
+{
+	struct soft_icache *c = v->icache;
+	struct soft_entry *e;
+
+	avail = MIN(avail, (size_t)SOFT_BLOCK_BYTES);
+	b->host = NULL;
+	b->pos = ring_take(c, SOFT_BLOCK_INSNS);
+	b->count = b->len = 0;
+	b->mode = v->code_mode;
+	e = &c->entries[b->pos % SOFT_ICACHE_ENTRIES];
+	memset(b->bytes, 0, sizeof(b->bytes));
+	memcpy(b->bytes, p, avail);
+	do {
+		int rc = soft_entry_decode(v, e, b->bytes + b->len,
+					   avail - b->len);
+
+		if (rc <= 0)
+			break;
+		v->stats.icache_misses++;
+		b->len += rc;
+		b->count++;
+	} while (!ends_block(e++) && b->count < SOFT_BLOCK_INSNS &&
+		 b->len < avail);
+	if (!b->count)
+		return false;
+	c->next += b->count;
+	b->host = p;
+	return true;
 }
 
 /* ---- memory ---- */
@@ -246,8 +314,9 @@ struct soft_icache *soft_icache_get(struct vcpu *v)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (c == MAP_FAILED)
 		soft_internal_error(v, "no memory for the decode cache");
-	for (unsigned i = 0; i < SOFT_ICACHE_ENTRIES; i++)
-		c->entries[i].mode = SOFT_ENTRY_EMPTY;
+	for (unsigned i = 0; i < SOFT_ICACHE_SINGLES; i++)
+		c->singles[i].mode = SOFT_ENTRY_EMPTY;
+	c->next = SOFT_ICACHE_ENTRIES;
 	r = soft_stubs_region(v->vm->stubs, v->id);
 	c->code_rw = r.rw;
 	c->code_rx = r.rx;

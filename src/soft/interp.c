@@ -1,42 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The interpreter's loop.
  *
- * THEORY. For each instruction: find its bytes in host memory through the
- * TLB, find the cache entry by their host address, compare all bytes with the
- * entry's, call the handler, advance RIP. A handler that returns has
- * completed; one that raises unwinds to vcpu_run() with v->rip unchanged.
+ * THEORY. For each block: find its bytes in host memory, find the block by
+ * their host address, compare all bytes with the block's, and call the
+ * handlers one after another. A handler that returns has completed; one that
+ * raises unwinds to vcpu_run() with v->rip still at its instruction. Behind
+ * one that may have stored to memory the bytes are compared again, so that a
+ * store into the block itself is obeyed by the next instruction.
  *
- * The fast fetch needs 16 readable bytes in the page; within 16 bytes of its
- * end, near the limit of CS and in MMIO the bytes are copied first. RF, TF and
- * enabled breakpoints take the slow step.
+ * The host address of the page that code runs in is kept in v->fetch_host
+ * until the TLB is flushed or the privilege changes.
+ *
+ * One by one, each with its bytes copied first, go instructions that cross a
+ * page, lie in MMIO or at the end of CS, and those in an interrupt shadow or
+ * with RF, TF or breakpoints enabled.
  */
-#include "soft/access.h"
+#include <emmintrin.h>
 
-#define MASK_LO(n) ((n) >= 8 ? ~0ull : (1ull << ((n)*8)) - 1)
-#define MASK_HI(n) ((n) <= 8 ? 0 : (1ull << (((n)-8) * 8)) - 1)
-#define MASK(n)                                                                \
-	{                                                                      \
-		MASK_LO(n), MASK_HI(n)                                         \
-	}
-static const u64 length_mask[16][2] = {
-	{0, 0},	  MASK(1),  MASK(2),  MASK(3),	MASK(4),  MASK(5),
-	MASK(6),  MASK(7),  MASK(8),  MASK(9),	MASK(10), MASK(11),
-	MASK(12), MASK(13), MASK(14), MASK(15),
-};
+#include "soft/access.h"
 
 static inline bool entry_matches(const struct vcpu *v,
 				 const struct soft_entry *e, const u8 *p)
 {
-	const u64 *m = length_mask[e->insn.len & 15];
-
-	return e->mode == v->code_mode &&
-	       !(((ld_le64(p) & m[0]) ^ e->bytes[0]) |
-		 ((ld_le64(p + 8) & m[1]) ^ e->bytes[1]));
+	return e->mode == v->code_mode && !memcmp(e->bytes, p, e->len);
 }
 
-static inline struct soft_entry *entry_at(struct soft_icache *c, u64 key)
+static inline struct soft_entry *single_at(struct soft_icache *c, u64 va)
 {
-	return &c->entries[(key ^ key >> 14) & (SOFT_ICACHE_ENTRIES - 1)];
+	return &c->singles[(va ^ va >> 12) & (SOFT_ICACHE_SINGLES - 1)];
 }
 
 static void raise_decode(struct vcpu *v, int rc)
@@ -68,13 +59,13 @@ static gva_t code_lin(const struct vcpu *v)
 	return (u32)(v->segs[X86_CS].base + v->rip);
 }
 
-/* The bytes are copied: page ends, MMIO, segmented code. */
-static struct soft_entry *fetch_copied(struct vcpu *v)
+/* One instruction, its bytes copied. */
+static struct soft_entry *fetch(struct vcpu *v)
 {
 	struct soft_icache *c = soft_icache_get(v);
 	size_t limit = limit_bytes(v);
 	gva_t va = code_lin(v);
-	struct soft_entry *e = entry_at(c, va);
+	struct soft_entry *e = single_at(c, va);
 	u8 buf[16] = {0};
 	size_t n = soft_fetch(v, va, buf, 1);
 	int rc;
@@ -82,12 +73,14 @@ static struct soft_entry *fetch_copied(struct vcpu *v)
 	for (;;) {
 		n = MIN(n, limit);
 		memset(buf + n, 0, sizeof(buf) - n);
-		if (e->insn.len <= n && entry_matches(v, e, buf))
+		if (e->len <= n && entry_matches(v, e, buf))
 			return e;
 		v->stats.icache_misses++;
 		rc = soft_entry_decode(v, e, buf, n);
-		if (rc > 0)
+		if (rc > 0) {
+			memcpy(e->bytes, buf, rc);
 			return e;
+		}
 		if (rc != X86_DECODE_SHORT)
 			raise_decode(v, rc);
 		if (n >= limit) /* CS limit, or 15 bytes and no end */
@@ -96,59 +89,12 @@ static struct soft_entry *fetch_copied(struct vcpu *v)
 	}
 }
 
-static __attribute__((noinline)) struct soft_entry *
-fetch_missed(struct vcpu *v, struct soft_entry *e, const u8 *p)
-{
-	int rc;
-
-	v->stats.icache_misses++;
-	rc = soft_entry_decode(v, e, p, X86_INSN_MAX);
-	if (rc <= 0)
-		raise_decode(v, rc);
-	return e;
-}
-
-static inline struct soft_entry *fetch(struct vcpu *v)
-{
-	gva_t va = v->rip;
-	struct soft_tlb_entry *t;
-	struct soft_entry *e;
-	const u8 *p;
-	u64 off;
-
-	if (unlikely(v->code_mode != X86_MODE_64)) {
-		const struct soft_seg *cs = &v->segs[X86_CS];
-
-		if (va + X86_INSN_MAX > cs->limit)
-			return fetch_copied(v);
-		va = (u32)(cs->base + va);
-	}
-	off = va & (PAGE_BYTES - 1);
-	if (unlikely(off > PAGE_BYTES - 16))
-		return fetch_copied(v);
-	t = soft_tlb_at(v, va);
-	if (likely(t->tag_r == va - off && t->meta & SOFT_TLB_EXEC)) {
-		p = (const u8 *)t->hva_page + off;
-	} else {
-		if (v->code_mode == X86_MODE_64 && !soft_is_canonical(va))
-			soft_gp(v, 0);
-		p = soft_fetch_page(v, va);
-		if (!p)
-			return fetch_copied(v);
-		p += off;
-	}
-	e = entry_at(v->icache, (u64)p);
-	if (likely(entry_matches(v, e, p)))
-		return e;
-	return fetch_missed(v, e, p);
-}
-
-static inline void execute(struct vcpu *v)
+static void execute(struct vcpu *v)
 {
 	struct soft_entry *e = fetch(v);
 	u8 shadow = v->shadow;
 
-	v->next_rip = v->rip + e->insn.len;
+	v->next_rip = v->rip + e->len;
 	if (unlikely(v->code_mode != X86_MODE_64))
 		v->next_rip &=
 			v->code_mode == X86_MODE_16 ? 0xffff : 0xffffffff;
@@ -185,26 +131,138 @@ static __attribute__((noinline)) void step_slow(struct vcpu *v)
 		soft_check_debug_traps(v, tf);
 }
 
-void soft_interp_one(struct vcpu *v)
+static void step(struct vcpu *v)
 {
-	soft_icache_get(v);
 	if (unlikely(needs_slow_step(v)))
 		step_slow(v);
 	else
 		execute(v);
 }
 
+void soft_interp_one(struct vcpu *v)
+{
+	soft_icache_get(v);
+	step(v);
+}
+
+/* ---- blocks ---- */
+
+/* A bit for each of 16 bytes: whether they are equal. */
+static inline u64 equal_bytes(const u8 *a, const u8 *b)
+{
+	return (u64)_mm_movemask_epi8(
+		_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)a),
+			       _mm_loadu_si128((const __m128i *)b)));
+}
+
+static inline bool block_matches(const struct soft_block *b, const u8 *p)
+{
+	u64 equal, wanted = BIT64(b->len) - 1;
+
+	if (unlikely(((uintptr_t)p & (PAGE_BYTES - 1)) >
+		     PAGE_BYTES - sizeof(b->bytes)))
+		return !memcmp(b->bytes, p, b->len);
+	equal = equal_bytes(b->bytes, p) |
+		equal_bytes(b->bytes + 16, p + 16) << 16 |
+		equal_bytes(b->bytes + 32, p + 32) << 32;
+	return (equal & wanted) == wanted;
+}
+
+static inline bool block_is_alive(const struct soft_icache *c,
+				  const struct soft_block *b)
+{
+	return c->next - b->pos <= SOFT_ICACHE_ENTRIES;
+}
+
+/* Host address of linear va, or NULL: not in RAM. */
+static __attribute__((noinline)) const u8 *code_host_slow(struct vcpu *v,
+							  gva_t va)
+{
+	const u8 *page;
+
+	if (v->code_mode == X86_MODE_64 && !soft_is_canonical(va))
+		soft_gp(v, 0);
+	page = soft_fetch_page(v, va);
+	if (!page)
+		return NULL;
+	v->fetch_page = va & ~(PAGE_BYTES - 1);
+	v->fetch_host = page;
+	return page + (va & (PAGE_BYTES - 1));
+}
+
+/* The block at rip, whose bytes are at *out_host; NULL: go one by one. */
+static inline struct soft_block *block_find(struct vcpu *v, const u8 **out_host)
+{
+	struct soft_icache *c = v->icache;
+	struct soft_block *b;
+	gva_t va = v->rip, off;
+	const u8 *p;
+
+	if (unlikely(v->code_mode != X86_MODE_64)) {
+		const struct soft_seg *cs = &v->segs[X86_CS];
+
+		if (va + SOFT_BLOCK_BYTES > cs->limit)
+			return NULL;
+		va = (u32)(cs->base + va);
+	}
+	off = va & (PAGE_BYTES - 1);
+	if (likely(va - off == v->fetch_page))
+		p = v->fetch_host + off;
+	else
+		p = code_host_slow(v, va);
+	if (unlikely(!p))
+		return NULL;
+	*out_host = p;
+	b = &c->blocks[((uintptr_t)p ^ (uintptr_t)p >> 13) &
+		       (SOFT_ICACHE_BLOCKS - 1)];
+	if (likely(b->host == p && b->mode == v->code_mode &&
+		   block_is_alive(c, b) && block_matches(b, p)))
+		return b;
+	return soft_block_make(v, b, p, PAGE_BYTES - off) ? b : NULL;
+}
+
+static inline void run_block(struct vcpu *v)
+{
+	const u8 *p;
+	const struct soft_block *b = block_find(v, &p);
+	const struct soft_entry *e;
+	u64 rip = v->rip, mask;
+	unsigned left;
+
+	if (unlikely(!b)) {
+		execute(v);
+		return;
+	}
+	mask = likely(b->mode == X86_MODE_64) ? ~0ull
+	       : b->mode == X86_MODE_32	      ? 0xffffffff
+					      : 0xffff;
+	e = &v->icache->entries[b->pos % SOFT_ICACHE_ENTRIES];
+	for (left = b->count;; e++) {
+		u64 next = (rip + e->len) & mask;
+
+		v->rip = rip;
+		v->next_rip = next;
+		e->fn(v, &e->insn);
+		v->instructions++;
+		if (!--left)
+			break;
+		rip = next;
+		if (unlikely(e->may_store) && unlikely(!block_matches(b, p)))
+			break;
+	}
+	v->rip = v->next_rip;
+}
+
 void soft_interp(struct vcpu *v)
 {
 	soft_icache_get(v);
 	while (!v->is_halted) {
-		if (unlikely(atomic_load_explicit(&v->kick,
-						  memory_order_relaxed)) &&
-		    !v->shadow)
+		if (unlikely(v->shadow) || unlikely(needs_slow_step(v)))
+			step(v);
+		else if (unlikely(atomic_load_explicit(&v->kick,
+						       memory_order_relaxed)))
 			return;
-		if (unlikely(needs_slow_step(v)))
-			step_slow(v);
 		else
-			execute(v);
+			run_block(v);
 	}
 }

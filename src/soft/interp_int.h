@@ -12,23 +12,53 @@
 
 typedef void (*soft_stub_fn)(struct vcpu *v, void *host_mem);
 
-/* A decoded instruction. a, b, base, index and seg_base are byte offsets into
- * struct vcpu, so that an effective address is a sum without branches. */
+/* A decoded instruction. The first 64 bytes are all that the frequent handlers
+ * touch. a, b, base, index and seg_base are byte offsets into struct vcpu, so
+ * that an effective address is a sum without branches. */
 struct soft_entry {
-	u64 bytes[2]; /* the instruction, zero behind its end */
 	soft_op_fn fn;
+	u64 imm;	   /* copy of insn.imm */
 	soft_stub_fn stub; /* NULL: not made yet */
-	struct insn insn;
-	u64 amask; /* by address size */
-	u16 a, b;  /* fast handlers: destination and source register */
+	i32 disp;	   /* copy of insn.disp */
+	u16 a, b;	   /* fast handlers: destination and source register */
 	u16 base, index, seg_base;
-	u8 mode; /* enum x86_mode, or SOFT_ENTRY_EMPTY */
+	u16 mem_size;
+	u8 scale;
+	u8 len;
+	u8 amask_shift; /* the address mask is ~0 >> this */
+	u8 mode;	/* enum x86_mode, or SOFT_ENTRY_EMPTY */
 	bool is_read, is_write, is_locked; /* the memory operand */
-	soft_op_fn inner;		   /* behind a check */
+	bool may_store;			   /* to memory, by whatever way */
+	bool needs_alignment;
+	u8 bytes[15]; /* the instruction; single entries only */
+
+	struct insn insn;
+	soft_op_fn inner; /* behind a check */
 } __attribute__((aligned(64)));
+_Static_assert(offsetof(struct soft_entry, insn) == 64, "one cache line");
+_Static_assert(sizeof(struct soft_entry) == 128, "two cache lines");
 #define SOFT_ENTRY_EMPTY 0xff
 
-#define SOFT_ICACHE_ENTRIES 16384u
+/* Instructions that follow one another in one page and in one run of entries;
+ * only the last one may branch, or change more than registers, flags and
+ * memory. */
+#define SOFT_BLOCK_BYTES 46
+#define SOFT_BLOCK_INSNS 16
+struct soft_block {
+	const u8 *host; /* where the bytes were; a hint, since they are compared
+			 */
+	u32 pos;	/* of the first entry, see soft_icache.next */
+	u8 count;
+	u8 len;	 /* bytes */
+	u8 mode; /* enum x86_mode */
+	u8 pad;
+	u8 bytes[48];
+} __attribute__((aligned(64)));
+_Static_assert(sizeof(struct soft_block) == 64, "one cache line");
+
+#define SOFT_ICACHE_ENTRIES 32768u /* powers of two */
+#define SOFT_ICACHE_BLOCKS  8192u
+#define SOFT_ICACHE_SINGLES 256u
 #define SOFT_STUB_HASH	    8192u
 
 struct soft_stub_key {
@@ -44,8 +74,13 @@ struct soft_stub_slot {
 };
 
 struct soft_icache {
+	/* A ring. Positions count up for ever; entries that are more than the
+	 * ring's size behind `next` have been overwritten. */
 	struct soft_entry entries[SOFT_ICACHE_ENTRIES];
+	struct soft_entry singles[SOFT_ICACHE_SINGLES];
+	struct soft_block blocks[SOFT_ICACHE_BLOCKS];
 	struct soft_stub_slot stubs[SOFT_STUB_HASH];
+	u32 next;
 	u32 stub_count;
 	u8 *code_rw;	   /* where stubs are written … */
 	const u8 *code_rx; /* … and where they run */
@@ -64,6 +99,10 @@ soft_op_fn soft_op_find(u16 op);
 /* Decodes buf[0..avail) into e; returns x86_decode's code. */
 int soft_entry_decode(struct vcpu *v, struct soft_entry *e, const u8 *buf,
 		      size_t avail);
+/* Makes b the block of what p[0..avail) holds; false: its first instruction
+ * cannot be decoded from that. */
+bool soft_block_make(struct vcpu *v, struct soft_block *b, const u8 *p,
+		     size_t avail);
 
 /* codemem.c: executable memory, one region for each vCPU id. */
 struct soft_code_region {
@@ -98,7 +137,6 @@ soft_op_fn soft_fast_pick(struct soft_entry *e);
 /* The flags of CMP a, b in n = 1, 2, 4, 8 bytes. */
 void soft_compare(struct vcpu *v, u64 a, u64 b, unsigned n);
 /* ops_ctrl.c */
-bool soft_condition(const struct vcpu *v, unsigned cc);
 /* A near branch: masks by operand size, checks, sets next_rip. */
 void soft_branch(struct vcpu *v, u64 target, unsigned osize);
 

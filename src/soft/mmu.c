@@ -374,6 +374,7 @@ void soft_tlb_flush(struct vcpu *v, bool keep_global)
 {
 	struct soft_tlb *t = &v->tlb;
 
+	v->fetch_page = SOFT_TLB_EMPTY;
 	if (!t->is_ready) {
 		t->used_super = t->used_user = ~0ull;
 		t->is_ready = true;
@@ -406,6 +407,7 @@ void soft_tlb_flush_page(struct vcpu *v, gva_t va)
 	struct soft_tlb *t = &v->tlb;
 	unsigned i = soft_tlb_index(va);
 
+	v->fetch_page = SOFT_TLB_EMPTY;
 	if (!t->is_ready)
 		soft_tlb_flush(v, false);
 	entry_clear(&t->super[i]);

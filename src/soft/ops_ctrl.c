@@ -8,41 +8,6 @@
  */
 #include "soft/access.h"
 
-bool soft_condition(const struct vcpu *v, unsigned cc)
-{
-	u32 f = v->aflags;
-	bool is_less = ((f >> 15) ^ f) & 1; /* SF != OF */
-	bool r;
-
-	switch (cc >> 1) {
-	case 0:
-		r = f & 1;
-		break;
-	case 1:
-		r = f & 0x100;
-		break;
-	case 2:
-		r = f & 0x4000;
-		break;
-	case 3:
-		r = f & 0x4100;
-		break;
-	case 4:
-		r = f & 0x8000;
-		break;
-	case 5:
-		r = f & 0x400;
-		break;
-	case 6:
-		r = is_less;
-		break;
-	default:
-		r = is_less || f & 0x4000;
-		break;
-	}
-	return r ^ (cc & 1);
-}
-
 static u64 checked_target(struct vcpu *v, u64 target, unsigned osize)
 {
 	target &= soft_mask(osize);

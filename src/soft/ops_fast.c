@@ -71,8 +71,8 @@ ALU_SIZES(test, "test", "")
 	static void name##_ri_##n(struct vcpu *v, const struct insn *in)       \
 	{                                                                      \
 		struct soft_entry *e = soft_entry_of(in);                      \
-		PUT_##n(e->a, alu_##name##_##n(v, REG(e->a, T_##n),            \
-					       (T_##n)in->imm));               \
+		PUT_##n(e->a,                                                  \
+			alu_##name##_##n(v, REG(e->a, T_##n), (T_##n)e->imm)); \
 	}                                                                      \
 	static void name##_rm_##n(struct vcpu *v, const struct insn *in)       \
 	{                                                                      \
@@ -100,7 +100,7 @@ ALU_SIZES(test, "test", "")
 			return;                                                \
 		}                                                              \
 		soft_st(p, n,                                                  \
-			alu_##name##_##n(v, soft_ld(p, n), (T_##n)in->imm));   \
+			alu_##name##_##n(v, soft_ld(p, n), (T_##n)e->imm));    \
 	}
 /* CMP and TEST write flags only. */
 #define FORMS_F(name, n)                                                       \
@@ -112,7 +112,7 @@ ALU_SIZES(test, "test", "")
 	static void name##_ri_##n(struct vcpu *v, const struct insn *in)       \
 	{                                                                      \
 		struct soft_entry *e = soft_entry_of(in);                      \
-		alu_##name##_##n(v, REG(e->a, T_##n), (T_##n)in->imm);         \
+		alu_##name##_##n(v, REG(e->a, T_##n), (T_##n)e->imm);          \
 	}                                                                      \
 	static void name##_rm_##n(struct vcpu *v, const struct insn *in)       \
 	{                                                                      \
@@ -128,7 +128,7 @@ ALU_SIZES(test, "test", "")
 	static void name##_mi_##n(struct vcpu *v, const struct insn *in)       \
 	{                                                                      \
 		struct soft_entry *e = soft_entry_of(in);                      \
-		alu_##name##_##n(v, soft_mem_read(v, e, n), (T_##n)in->imm);   \
+		alu_##name##_##n(v, soft_mem_read(v, e, n), (T_##n)e->imm);    \
 	}
 #define ALL_SIZES(forms, name)                                                 \
 	forms(name, 1) forms(name, 2) forms(name, 4) forms(name, 8)
@@ -197,7 +197,7 @@ UNARY_SIZES(neg)
 		__asm__("add $0x7f, %%al\n\tsahf\n\t" #name sfx                \
 			" %%cl, %1\n\tlahf\n\tseto %%al"                       \
 			: "+&a"(f), "+r"(d)                                    \
-			: "c"((u8)in->imm)                                     \
+			: "c"((u8)e->imm)                                      \
 			: "cc");                                               \
 		v->aflags = (u16)f;                                            \
 		PUT_##n(e->a, d);                                              \
@@ -220,7 +220,7 @@ SHIFT(sar, 8, "q")
 	static void mov_ri_##n(struct vcpu *v, const struct insn *in)          \
 	{                                                                      \
 		struct soft_entry *e = soft_entry_of(in);                      \
-		PUT_##n(e->a, in->imm);                                        \
+		PUT_##n(e->a, e->imm);                                         \
 	}                                                                      \
 	static void mov_rm_##n(struct vcpu *v, const struct insn *in)          \
 	{                                                                      \
@@ -235,7 +235,7 @@ SHIFT(sar, 8, "q")
 	static void mov_mi_##n(struct vcpu *v, const struct insn *in)          \
 	{                                                                      \
 		struct soft_entry *e = soft_entry_of(in);                      \
-		soft_mem_write(v, e, n, (T_##n)in->imm);                       \
+		soft_mem_write(v, e, n, (T_##n)e->imm);                        \
 	}                                                                      \
 	static void mov_ao_##n(struct vcpu *v, const struct insn *in)          \
 	{                                                                      \
@@ -333,7 +333,7 @@ static void op_setcc_reg(struct vcpu *v, const struct insn *in)
 #define JCC(cc)                                                                \
 	static void jcc_##cc(struct vcpu *v, const struct insn *in)            \
 	{                                                                      \
-		u64 target = v->next_rip + in->imm;                            \
+		u64 target = v->next_rip + soft_entry_of(in)->imm;             \
                                                                                \
 		if (!soft_condition(v, cc))                                    \
 			return;                                                \
@@ -342,8 +342,9 @@ static void op_setcc_reg(struct vcpu *v, const struct insn *in)
 		v->next_rip = target;                                          \
 	}
 JCC(0)
-JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11)
-	JCC(12) JCC(13) JCC(14) JCC(15)
+JCC(1)
+JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12)
+	JCC(13) JCC(14) JCC(15)
 
 	/* ---- choosing ---- */
 
@@ -473,7 +474,7 @@ static soft_op_fn pick_shift(struct soft_entry *e, u64 count)
 
 	if (in->is_mem || in->osize < 4 || !(count & (is_8 ? 63 : 31)))
 		return NULL;
-	e->insn.imm = count;
+	e->imm = count;
 	e->a = soft_reg_offset(in, in->rm, in->osize);
 	switch (in->modrm >> 3 & 7) {
 	case 4:

@@ -202,7 +202,8 @@ static void op_bt(struct vcpu *v, const struct insn *in)
 				   : (i64)v->gpr[in->reg];
 
 		bit = off & (bits - 1);
-		ea = (ea + (u64)((off - (i64)bit) / 8)) & e->amask;
+		ea = (ea + (u64)((off - (i64)bit) / 8)) &
+		     (~0ull >> e->amask_shift);
 	}
 	va = soft_lin(v, in->seg, ea, n, is_write ? SOFT_R | SOFT_W : SOFT_R);
 	p = is_write ? soft_tlb_w(v, va, n) : soft_tlb_r(v, va, n);

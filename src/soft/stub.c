@@ -582,6 +582,8 @@ static void drop_all(struct soft_icache *c)
 	memset(c->stubs, 0, sizeof(c->stubs));
 	for (unsigned i = 0; i < SOFT_ICACHE_ENTRIES; i++)
 		c->entries[i].stub = NULL;
+	for (unsigned i = 0; i < SOFT_ICACHE_SINGLES; i++)
+		c->singles[i].stub = NULL;
 	c->stub_count = 0;
 	c->code_used = 0;
 }
@@ -675,9 +677,9 @@ void soft_op_pass_mem(struct vcpu *v, const struct insn *in)
 	soft_stub_fn stub = soft_stub(v, in);
 	u8 *p = NULL;
 
-	if (likely(!(in->row->attr & ISA_ALIGN)))
-		p = e->is_write ? soft_fast_w(v, e, in->mem_size)
-				: soft_fast_r(v, e, in->mem_size);
+	if (likely(!e->needs_alignment))
+		p = e->is_write ? soft_fast_w(v, e, e->mem_size)
+				: soft_fast_r(v, e, e->mem_size);
 	if (likely(p != NULL)) {
 		stub(v, p);
 		return;
