@@ -63,13 +63,19 @@ static int pass_file(struct start *s, const char *path, const char *what,
 		     int flags, int *out_index, struct err *err)
 {
 	struct stat st;
-	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0600);
+	/* Non-blocking: opening a FIFO would wait for its other end. */
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
 
 	if (fd < 0)
 		return err_sys(err, -errno, "open %s '%s'", what, path);
 	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
 		close(fd);
 		return err_sys(err, -EISDIR, "open %s '%s'", what, path);
+	}
+	if ((flags & O_ACCMODE) == O_RDONLY && !S_ISREG(st.st_mode)) {
+		close(fd);
+		return err_set(err, -EINVAL, "open %s '%s': not a regular file",
+			       what, path);
 	}
 	*out_index = pass_fd(s, fd);
 	return *out_index < 0 ? err_sys(err, *out_index, "too many files") : 0;
