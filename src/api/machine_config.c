@@ -41,6 +41,7 @@ struct field {
 
 /* clang-format off */
 static const char *const engine_words[] = {"auto", "soft", "kvm", NULL};
+static const char *const console_words[] = {"serial", "virtio", NULL};
 static const char *const network_words[] = {"user", "none", NULL};
 
 #define AT(s, m) .offset = offsetof(struct s, m)
@@ -91,6 +92,8 @@ static const struct field config_fields[] = {
 	 .elements = disk_fields, .element_bytes = sizeof(struct api_disk),
 	 .count_offset = offsetof(struct api_machine_config, disk_count),
 	 .element_init = disk_init, .doc = "virtio-blk disks, vda first"},
+	{"console", FIELD_ENUM, CFG(console), .words = console_words,
+	 .doc = "the device that the console is"},
 	{"network", FIELD_ENUM, CFG(network), .words = network_words,
 	 .doc = "network backend"},
 	{"forwards", FIELD_ARRAY, CFG(forwards), .max = API_FORWARDS_MAX,

@@ -21,6 +21,7 @@
 #define API_APPEND_MAX	 4096
 
 enum api_engine { API_ENGINE_AUTO, API_ENGINE_SOFT, API_ENGINE_KVM };
+enum api_console { API_CONSOLE_SERIAL, API_CONSOLE_VIRTIO };
 enum api_network { API_NETWORK_USER, API_NETWORK_NONE };
 
 struct api_disk {
@@ -59,7 +60,10 @@ struct api_machine_config {
 	bool no_reboot;	   /* a reset ends the machine */
 	int debugcon_fd;   /* gets the bytes written to port 0xe9 */
 
-	/* COM1. serial_fd is the first console client: what the guest sends
+	/* Which device the console is: the first serial port (ttyS0) or
+	 * virtio-console (hvc0). */
+	enum api_console console;
+	/* serial_fd is the first console client: what the guest sends
 	 * is written there (a pipe, file, terminal or stream socket; never
 	 * lost while the reader is slow), and with serial_input what can be
 	 * read from it goes to the guest. console_log_fd gets a copy of the

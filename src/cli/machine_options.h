@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 
 struct machine_options {
-	const char *name, *network, *engine, *cpu_model;
+	const char *name, *network, *engine, *console, *cpu_model;
 	const char *kernel, *initrd, *append, *debugcon;
 	u32 cpus, timeout_s;
 	u64 memory_bytes;

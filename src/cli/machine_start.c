@@ -177,6 +177,7 @@ static int fill_plain(struct start *s, struct err *err)
 {
 	static const char *const engines[] = {"auto", "soft", "kvm", NULL};
 	static const char *const networks[] = {"user", "none", NULL};
+	static const char *const consoles[] = {"serial", "virtio", NULL};
 	const struct machine_options *o = s->o;
 	struct api_machine_config *c = &s->config;
 	int word, rc;
@@ -200,6 +201,10 @@ static int fill_plain(struct start *s, struct err *err)
 	if (rc)
 		return rc;
 	c->network = word;
+	rc = choose_word("console", o->console, consoles, &word, err);
+	if (rc < 0)
+		return rc;
+	c->console = word;
 	snprintf(c->cpu_model, sizeof(c->cpu_model), "%s",
 		 o->cpu_model ? o->cpu_model : "");
 	for (u32 i = 0; !rc && i < o->forwards.count; i++)

@@ -41,6 +41,8 @@ const struct cli_option run_options[] = {
 	 "add fw_cfg and the test devices"},
 	{"debugcon", CLI_TEXT, AT(debugcon), "FILE",
 	 "keep what is written to port 0xe9"},
+	{"console", CLI_TEXT, AT(console), "serial|virtio",
+	 "what the console is in the guest: ttyS0 or hvc0 (serial)"},
 	{"cpu-model", CLI_TEXT, AT(cpu_model), "NAME", "CPU model"},
 	{"no-reboot", CLI_FLAG, AT(no_reboot), NULL, "a reset ends the run"},
 	{0},
@@ -54,6 +56,7 @@ void machine_options_init(void *values)
 	o->cpus = 1;
 	o->memory_bytes = GIB;
 	o->network = "user";
+	o->console = "serial";
 	o->engine = "auto";
 	o->timeout_s = 900;
 }

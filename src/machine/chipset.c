@@ -24,6 +24,7 @@
 #include "hw/testdev.h"
 #include "hw/uart16550.h"
 #include "virtio/blk.h"
+#include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
@@ -169,13 +170,33 @@ static int test_devices_create(struct machine *m, struct err *err)
 	return pci_testdev_new(&m->env, m->pci, -1, err);
 }
 
-int chipset_create(struct machine *m, struct chardev *serial, struct err *err)
+static struct virtio_attach attach(struct machine *m, const char *name)
+{
+	return (struct virtio_attach){
+		.loop = m->loop,
+		.mem = m->mem,
+		.bus = m->pci,
+		.name = name,
+		.slot = -1,
+	};
+}
+
+static int virtio_console_create(struct machine *m, struct chardev *console,
+				 struct err *err)
+{
+	struct virtio_console_config cfg = {
+		.at = attach(m, "console0"),
+		.chardev = console,
+	};
+	struct virtio_console *ignored;
+
+	return virtio_console_new(&cfg, &ignored, err);
+}
+
+int chipset_create(struct machine *m, struct chardev *console, struct err *err)
 {
 	struct hw_request reset = {guest_reset, m};
-	struct virtio_rng_config rng = {.at = {.loop = m->loop,
-					       .mem = m->mem,
-					       .name = "rng0",
-					       .slot = -1}};
+	struct virtio_rng_config rng = {0};
 	struct virtio_device *ignored;
 	int rc;
 
@@ -185,7 +206,7 @@ int chipset_create(struct machine *m, struct chardev *serial, struct err *err)
 	i8254_new(&m->env, line(m, GSI_PIT));
 	rtc_new(&m->env, line(m, GSI_RTC));
 	m->uart = uart16550_new(&m->env, "uart0", UART_PORT, line(m, GSI_UART),
-				serial);
+				m->cfg.has_virtio_console ? NULL : console);
 	m->acpi_pm = acpi_pm_new(&m->env, line(m, GSI_SCI),
 				 (struct hw_request){guest_poweroff, m});
 	rc = pci_create(m, err);
@@ -197,22 +218,14 @@ int chipset_create(struct machine *m, struct chardev *serial, struct err *err)
 	rc = test_devices_create(m, err);
 	if (rc < 0)
 		return rc;
-	rng.at.bus = m->pci;
-	return virtio_rng_new(&rng, &ignored, err);
+	rng.at = attach(m, "rng0");
+	rc = virtio_rng_new(&rng, &ignored, err);
+	if (rc == 0 && m->cfg.has_virtio_console)
+		rc = virtio_console_create(m, console, err);
+	return rc;
 }
 
 /* ---- configured devices ---- */
-
-static struct virtio_attach attach(struct machine *m, const char *name)
-{
-	return (struct virtio_attach){
-		.loop = m->loop,
-		.mem = m->mem,
-		.bus = m->pci,
-		.name = name,
-		.slot = -1,
-	};
-}
 
 int chipset_add_disks(struct machine *m, struct err *err)
 {

@@ -42,7 +42,8 @@ struct machine_config {
 	bool has_network;
 	struct net_forward forwards[MACHINE_FORWARDS_MAX];
 	size_t forward_count;
-	u64 vsock_cid; /* 3 and up; 0: no vsock device */
+	u64 vsock_cid;		 /* 3 and up; 0: no vsock device */
+	bool has_virtio_console; /* the console is hvc0, not ttyS0 */
 	bool has_debug_exit;
 	bool has_test_devices;
 	int debugcon_fd; /* -1: none */

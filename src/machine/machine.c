@@ -137,7 +137,7 @@ static int copy_strings(struct machine *m)
 	return 0;
 }
 
-static int machine_build(struct machine *m, struct chardev *serial,
+static int machine_build(struct machine *m, struct chardev *console,
 			 struct err *err)
 {
 	int rc = config_check(&m->cfg, err);
@@ -149,7 +149,7 @@ static int machine_build(struct machine *m, struct chardev *serial,
 	if (rc < 0)
 		return rc;
 	irq_router_set_msi(m->router, engine_msi, m);
-	rc = chipset_create(m, serial, err);
+	rc = chipset_create(m, console, err);
 	if (rc == 0)
 		rc = chipset_add_disks(m, err);
 	if (rc == 0)
@@ -160,7 +160,7 @@ static int machine_build(struct machine *m, struct chardev *serial,
 }
 
 int machine_new(const struct machine_config *cfg, struct loop *loop,
-		struct chardev *serial, const struct machine_events *events,
+		struct chardev *console, const struct machine_events *events,
 		struct machine **out, struct err *err)
 {
 	struct machine *m = calloc(1, sizeof(*m));
@@ -177,7 +177,7 @@ int machine_new(const struct machine_config *cfg, struct loop *loop,
 	device_list_init(&m->devices);
 	loop_set_lock(loop, mem_io_lock(m->mem));
 	pthread_mutex_lock(mem_io_lock(m->mem));
-	rc = machine_build(m, serial, err);
+	rc = machine_build(m, console, err);
 	pthread_mutex_unlock(mem_io_lock(m->mem));
 	if (rc < 0)
 		machine_free(m);

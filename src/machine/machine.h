@@ -35,11 +35,11 @@ struct machine_events {
 	void *opaque;
 };
 
-/* Builds everything; nothing runs yet. `serial` (borrowed) is the back end of
- * the first serial port. The loop gets the device lock (loop_set_lock). On
- * failure the config's descriptors are closed too. */
+/* Builds everything; nothing runs yet. `console` (borrowed) is the back end of
+ * the first serial port or of virtio-console. The loop gets the device lock
+ * (loop_set_lock). On failure the config's descriptors are closed too. */
 int machine_new(const struct machine_config *cfg, struct loop *loop,
-		struct chardev *serial, const struct machine_events *events,
+		struct chardev *console, const struct machine_events *events,
 		struct machine **out, struct err *err);
 /* Stops the vCPUs, ends every thread, drains and closes the disks. The loop
  * must not be running: called without the device lock. */

@@ -126,7 +126,7 @@ void vcpus_wait_parked(struct machine *m);
 void vcpus_run(struct machine *m);
 
 /* chipset.c */
-int chipset_create(struct machine *m, struct chardev *serial, struct err *err);
+int chipset_create(struct machine *m, struct chardev *console, struct err *err);
 int chipset_add_disks(struct machine *m, struct err *err);
 int chipset_add_network(struct machine *m, struct err *err);
 int chipset_add_vsock(struct machine *m, struct err *err);

@@ -71,6 +71,7 @@ int config_from_api(const struct api_machine_config *api, int *fds,
 			.guest_port = api->forwards[i].guest_port,
 		};
 	out->vsock_cid = api->vsock_cid;
+	out->has_virtio_console = api->console == API_CONSOLE_VIRTIO;
 	out->has_debug_exit = api->debug_exit;
 	out->has_test_devices = api->test_devices;
 	out->no_reboot = api->no_reboot;
