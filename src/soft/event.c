@@ -194,7 +194,7 @@ void soft_check_code_breakpoints(struct vcpu *v)
 
 /* ---- delivery ---- */
 
-static u32 exc_ext(const struct soft_exception *e)
+u32 soft_exc_ext(const struct soft_exception *e)
 {
 	return e->is_software ? 0 : 1;
 }
@@ -208,7 +208,7 @@ static u64 exc_return_rip(const struct vcpu *v, const struct soft_exception *e)
 
 /* The RFLAGS image that is pushed: faults set RF, traps do not
  * (SDM 3B §17.3.1.1). */
-static u64 exc_flags(const struct vcpu *v, const struct soft_exception *e)
+u64 soft_exc_flags(const struct vcpu *v, const struct soft_exception *e)
 {
 	u64 flags = soft_rflags(v);
 	bool is_fault = !e->is_trap && !e->is_software && !e->is_external &&
@@ -252,7 +252,7 @@ static void gate_read(struct vcpu *v, const struct soft_exception *e,
 		      struct gate *g)
 {
 	unsigned size = v->is_long ? 16 : 8;
-	u32 error = e->vector * 8u + 2 + exc_ext(e);
+	u32 error = e->vector * 8u + 2 + soft_exc_ext(e);
 	gva_t va = v->idtr.base + e->vector * size;
 	u64 lo;
 
@@ -355,7 +355,7 @@ static void push_frame(struct vcpu *v, const struct soft_exception *e,
 		soft_stack_push(v, st, size, s[X86_SS].sel);
 		soft_stack_push(v, st, size, v->gpr[X86_RSP]);
 	}
-	soft_stack_push(v, st, size, exc_flags(v, e));
+	soft_stack_push(v, st, size, soft_exc_flags(v, e));
 	soft_stack_push(v, st, size, s[X86_CS].sel);
 	soft_stack_push(v, st, size, exc_return_rip(v, e));
 	if (e->has_error)
@@ -364,7 +364,7 @@ static void push_frame(struct vcpu *v, const struct soft_exception *e,
 
 static void deliver_protected(struct vcpu *v, const struct soft_exception *e)
 {
-	u32 ext = exc_ext(e);
+	u32 ext = soft_exc_ext(e);
 	struct soft_stack st;
 	struct soft_seg cs;
 	bool has_outer;
@@ -374,8 +374,7 @@ static void deliver_protected(struct vcpu *v, const struct soft_exception *e)
 
 	gate_read(v, e, &g);
 	if (g.type == SYS_TASK) {
-		soft_task_switch(v, g.sel, TASK_GATE, exc_return_rip(v, e),
-				 e->has_error, e->error, ext);
+		soft_task_switch(v, g.sel, TASK_GATE, exc_return_rip(v, e), e);
 		return;
 	}
 	cpl = gate_code(v, &g, ext, &cs, &cs_va);

@@ -139,7 +139,7 @@ static bool far_task(struct vcpu *v, u16 sel, u64 raw,
 		soft_np(v, error);
 	if (type == SYS_TASK)
 		sel = (u16)(raw >> 16);
-	soft_task_switch(v, sel, reason, v->next_rip, false, 0, 0);
+	soft_task_switch(v, sel, reason, v->next_rip, NULL);
 	v->next_rip = v->rip;
 	return true;
 }
@@ -469,7 +469,7 @@ static void iret_task(struct vcpu *v)
 		soft_gp(v, 0);
 	link = (u16)soft_read(v, v->tr.base, 2, SOFT_SUPER);
 	v->nmi_blocked = false;
-	soft_task_switch(v, link, TASK_IRET, v->next_rip, false, 0, 0);
+	soft_task_switch(v, link, TASK_IRET, v->next_rip, NULL);
 	v->next_rip = v->rip;
 }
 

@@ -35,6 +35,11 @@ bool soft_is_amd(const struct vcpu *v);
 bool soft_cpuid_has(const struct vcpu *v, u32 leaf, u32 subleaf, unsigned reg,
 		    unsigned bit);
 
+/* EXT of the error codes of faults while this event is delivered. */
+u32 soft_exc_ext(const struct soft_exception *e);
+/* The RFLAGS image that is saved for this event. */
+u64 soft_exc_flags(const struct vcpu *v, const struct soft_exception *e);
+
 /* Notes which enabled data breakpoints an access touches (event.c). */
 void soft_watch(struct vcpu *v, gva_t va, size_t n, bool is_write);
 void soft_watch_io(struct vcpu *v, u16 port, unsigned size);
@@ -94,10 +99,10 @@ void soft_tss_stack(struct vcpu *v, unsigned cpl, u32 ext, u16 *out_ss,
 /* ---- tasks (task.c) ---- */
 
 enum soft_task_reason { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
-/* To the TSS `sel`; next_rip: what the old task resumes at. An error code is
- * pushed on the new stack when has_error. */
+/* To the TSS `sel`; next_rip: what the old task resumes at. e: the event that
+ * a task gate handles, whose error code goes on the new stack, or NULL. */
 void soft_task_switch(struct vcpu *v, u16 sel, enum soft_task_reason reason,
-		      u64 next_rip, bool has_error, u32 error, u32 ext);
+		      u64 next_rip, const struct soft_exception *e);
 
 /* Writes CPUID-independent reset values of what msr.c owns. */
 u64 soft_cr4_allowed(const struct vcpu *v);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hardware task switching, protected mode only. SDM 3A §7.3.
  *
+ * All that is read is read, and all that is stored to is probed, before the
+ * first store: a fault until then belongs to the old task, which is as it was.
  * The outgoing state is saved before the incoming TSS's segments are checked;
  * a fault in those belongs to the new task, as the manual has it. */
 #include "soft/soft_int.h"
@@ -9,11 +11,21 @@
 
 static const u8 seg_order[] = {X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS};
 
+/* Where the registers lie in a TSS, which is all that is saved on leaving. */
+static gva_t saved_part(const struct soft_seg *tss, size_t *out_n)
+{
+	bool is_32 = SEG_TYPE(tss->attr) & 8;
+
+	*out_n = is_32 ? 0x40 : 0x1c;
+	return tss->base + (is_32 ? 0x20 : 0x0e);
+}
+
 static void save_task(struct vcpu *v, u64 rip, u64 flags)
 {
 	bool is_32 = SEG_TYPE(v->tr.attr) & 8;
 	unsigned size = is_32 ? 4 : 2, count = is_32 ? 6 : 4;
-	gva_t at = v->tr.base + (is_32 ? 0x20 : 0x0e);
+	size_t n;
+	gva_t at = saved_part(&v->tr, &n);
 
 	soft_write(v, at, size, rip, SOFT_SUPER);
 	soft_write(v, at + size, size, flags, SOFT_SUPER);
@@ -43,7 +55,8 @@ static void read_task(struct vcpu *v, const struct soft_seg *tss,
 {
 	bool is_32 = SEG_TYPE(tss->attr) & 8;
 	unsigned size = is_32 ? 4 : 2, count = is_32 ? 6 : 4;
-	gva_t at = tss->base + (is_32 ? 0x20 : 0x0e);
+	size_t n;
+	gva_t at = saved_part(tss, &n);
 
 	*t = (struct task_image){.cr3 = v->cr3};
 	if (is_32)
@@ -163,10 +176,50 @@ static void check_tss(struct vcpu *v, u16 sel, enum soft_task_reason reason,
 		soft_ts(v, error);
 }
 
-void soft_task_switch(struct vcpu *v, u16 sel, enum soft_task_reason reason,
-		      u64 next_rip, bool has_error, u32 error, u32 ext)
+/* Raises what any store of the switch would raise. */
+static void probe_stores(struct vcpu *v, u16 sel, const struct soft_seg *tss,
+			 enum soft_task_reason reason, u32 ext)
 {
-	u64 flags = soft_rflags(v);
+	const unsigned how = SOFT_W | SOFT_SUPER;
+	u16 old_sel = v->tr.sel;
+	size_t n;
+	gva_t at = saved_part(&v->tr, &n);
+
+	if (at - v->tr.base + n - 1 > v->tr.limit)
+		soft_ts(v, (old_sel & 0xfffcu) | ext);
+	soft_probe(v, at, n, how);
+	if (reason == TASK_JMP || reason == TASK_IRET) {
+		if ((old_sel | 7u) > v->gdtr.limit)
+			soft_ts(v, (old_sel & 0xfffcu) | ext);
+		soft_probe(v, v->gdtr.base + (old_sel & ~7u) + 5, 1, how);
+	} else {
+		soft_probe(v, tss->base, 2, how);
+	}
+	if (reason != TASK_IRET)
+		soft_probe(v, v->gdtr.base + (sel & ~7u) + 5, 1, how);
+}
+
+/* The registers of the new task, without its segments. */
+static void load_task(struct vcpu *v, const struct task_image *t, bool is_32,
+		      u64 extra_flags)
+{
+	v->cr0 |= X86_CR0_TS;
+	for (unsigned i = 0; i < 8; i++)
+		v->gpr[i] = is_32 ? (u32)t->gpr[i]
+				  : (v->gpr[i] & ~0xffffull) | t->gpr[i];
+	soft_set_rflags(v, t->flags | extra_flags);
+	v->rip = t->rip;
+	v->dr7 &= ~0x155ull;
+	soft_debug_changed(v);
+	if (is_32 && (v->cr0 & X86_CR0_PG))
+		soft_cr3_write(v, t->cr3);
+}
+
+void soft_task_switch(struct vcpu *v, u16 sel, enum soft_task_reason reason,
+		      u64 next_rip, const struct soft_exception *e)
+{
+	u64 flags = e ? soft_exc_flags(v, e) : soft_rflags(v);
+	u32 ext = e ? soft_exc_ext(e) : 0;
 	u16 old_sel = v->tr.sel;
 	struct task_image t;
 	struct soft_seg tss;
@@ -176,33 +229,25 @@ void soft_task_switch(struct vcpu *v, u16 sel, enum soft_task_reason reason,
 	check_tss(v, sel, reason, ext, &tss);
 	is_32 = SEG_TYPE(tss.attr) & 8;
 	read_task(v, &tss, &t);
+	if (is_32)
+		debug_trap = soft_read(v, tss.base + 0x64, 2, SOFT_SUPER) & 1;
+	probe_stores(v, sel, &tss, reason, ext);
+
 	if (reason == TASK_IRET)
 		flags &= ~X86_FL_NT;
 	save_task(v, next_rip, flags);
-	if (!is_nested)
-		set_busy(v, old_sel, false);
 	if (is_nested)
 		soft_write(v, tss.base, 2, old_sel, SOFT_SUPER);
+	else
+		set_busy(v, old_sel, false);
 	if (reason != TASK_IRET)
 		set_busy(v, sel, true);
-	if (is_32)
-		debug_trap = soft_read(v, tss.base + 0x64, 2, SOFT_SUPER) & 1;
-
 	v->tr = tss;
 	v->tr.attr |= 2;
-	v->cr0 |= X86_CR0_TS;
-	if (is_32 && (v->cr0 & X86_CR0_PG) && t.cr3 != v->cr3)
-		soft_cr3_write(v, t.cr3);
-	for (unsigned i = 0; i < 8; i++)
-		v->gpr[i] = is_32 ? (u32)t.gpr[i]
-				  : (v->gpr[i] & ~0xffffull) | t.gpr[i];
-	soft_set_rflags(v, t.flags | (is_nested ? X86_FL_NT : 0));
-	v->rip = t.rip;
-	v->dr7 &= ~0x155ull;
-	soft_debug_changed(v);
+	load_task(v, &t, is_32, is_nested ? X86_FL_NT : 0);
 	load_task_segs(v, &t, ext);
-	if (has_error)
-		soft_push(v, error, is_32 ? 4 : 2);
+	if (e && e->has_error)
+		soft_push(v, e->error, is_32 ? 4 : 2);
 	if (v->rip > v->segs[X86_CS].limit)
 		soft_gp(v, ext);
 	if (debug_trap)

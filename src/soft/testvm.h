@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A machine with one vCPU and 4 MiB of RAM for the unit tests of the system
  * half (include test/test.h first). It starts in real mode, or in protected
- *mode without paging: linear addresses are then RAM offsets. The layout:
+ * mode without paging: linear addresses are then RAM offsets. The layout:
  *
  *	0x0	real-mode vectors	0x4000	code
  *	0x1000	GDT, 32 descriptors	0x8000	top of the stack
