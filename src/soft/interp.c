@@ -171,7 +171,9 @@ static inline bool block_matches(const struct soft_block *b, const u8 *p)
 static inline bool block_is_alive(const struct soft_icache *c,
 				  const struct soft_block *b)
 {
-	return c->next - b->pos <= SOFT_ICACHE_ENTRIES;
+	/* What could not be decoded behind a block's end has been written to
+	 * the ring as well. */
+	return c->next - b->pos <= SOFT_ICACHE_ENTRIES - SOFT_BLOCK_INSNS;
 }
 
 /* Host address of linear va, or NULL: not in RAM. */

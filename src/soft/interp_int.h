@@ -74,7 +74,7 @@ struct soft_stub_slot {
 };
 
 struct soft_icache {
-	/* A ring. Positions count up for ever; entries that are more than the
+	/* A ring. Positions count up for ever; entries that are about the
 	 * ring's size behind `next` have been overwritten. */
 	struct soft_entry entries[SOFT_ICACHE_ENTRIES];
 	struct soft_entry singles[SOFT_ICACHE_SINGLES];
