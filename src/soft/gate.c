@@ -406,7 +406,7 @@ static u64 iret_flag_mask(const struct vcpu *v, unsigned osize)
 		mask |= X86_FL_IF;
 	if (v->cpl == 0) {
 		mask |= X86_FL_IOPL;
-		if (osize > 2)
+		if (osize > 2 && v->is_protected)
 			mask |= X86_FL_VIF | X86_FL_VIP;
 	}
 	return mask;
