@@ -151,6 +151,8 @@ static void bind_address(struct soft_entry *e)
 	e->scale = in->scale;
 	e->mem_size = in->mem_size;
 	e->seg_base = zero;
+	if (in->seg == X86_CS && e->mode != X86_MODE_64)
+		e->seg_base = 0; /* no store goes through CS: not flat */
 	if (in->seg == X86_FS || in->seg == X86_GS)
 		e->seg_base =
 			e->mode == X86_MODE_64
