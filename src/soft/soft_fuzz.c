@@ -30,9 +30,19 @@ struct fuzz_machine {
 int LLVMFuzzerTestOneInput(const u8 *bytes, size_t len);
 
 /* One VM for all inputs: making one measures the host's clock. */
+static struct fuzz_machine the;
+
+/* What a vCPU owns is reached through memory that LeakSanitizer does not
+ * search. */
+static void machine_end(void)
+{
+	engine_soft.vcpu_destroy(the.v);
+	engine_soft.vm_destroy(the.vm);
+	mem_free(the.mem);
+}
+
 static struct fuzz_machine *machine(void)
 {
-	static struct fuzz_machine m;
 	struct x86_cpuid_config cpu = {
 		.vcpu_count = 1,
 		.tsc_khz = 2000000,
@@ -42,22 +52,23 @@ static struct fuzz_machine *machine(void)
 	struct mem_slot slot = {.size = RAM_BYTES};
 	struct kvm_cpuid2 *cpuid;
 
-	if (m.v)
-		return &m;
-	m.ram = mmap(NULL, RAM_BYTES + 2 * PAGE_BYTES, PROT_NONE,
+	if (the.v)
+		return &the;
+	the.ram = mmap(NULL, RAM_BYTES + 2 * PAGE_BYTES, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	m.ram += PAGE_BYTES;
-	ASSERT(mprotect(m.ram, RAM_BYTES, PROT_READ | PROT_WRITE) == 0);
-	m.mem = mem_new();
-	slot.hva = m.ram;
-	ASSERT(mem_slot_add(m.mem, &slot, NULL) == 0);
+	the.ram += PAGE_BYTES;
+	ASSERT(mprotect(the.ram, RAM_BYTES, PROT_READ | PROT_WRITE) == 0);
+	the.mem = mem_new();
+	slot.hva = the.ram;
+	ASSERT(mem_slot_add(the.mem, &slot, NULL) == 0);
 	ASSERT(x86_cpuid_build(&cpu, &cpuid, NULL) == 0);
-	cfg.mem = m.mem;
+	cfg.mem = the.mem;
 	cfg.cpuid = cpuid;
-	ASSERT(engine_soft.vm_create(&cfg, &m.vm, NULL) == 0);
-	ASSERT(engine_soft.vcpu_create(m.vm, 0, &m.v, NULL) == 0);
+	ASSERT(engine_soft.vm_create(&cfg, &the.vm, NULL) == 0);
+	ASSERT(engine_soft.vcpu_create(the.vm, 0, &the.v, NULL) == 0);
 	free(cpuid);
-	return &m;
+	atexit(machine_end);
+	return &the;
 }
 
 static void set_segments(struct vcpu *v, u32 attr_code, u32 attr_data)
