@@ -172,7 +172,7 @@ static bool reg_read(struct soft_apic *a, u32 off, u32 *out)
 
 	switch (off) {
 	case APIC_ID:
-		*out = is_x2 ? a->v->id : a->v->id << 24;
+		*out = is_x2 ? a->v->id : apic_ld(&a->xapic_id);
 		return true;
 	case APIC_VERSION:
 		*out = VERSION;
@@ -277,6 +277,9 @@ void soft_apic_mmio_write(struct vcpu *v, u32 off, u32 value)
 		return; /* only aligned accesses are defined */
 	off &= 0xff0;
 	switch (off) {
+	case APIC_ID:
+		apic_st(&a->xapic_id, value & 0xff000000u);
+		return;
 	case APIC_LDR:
 		apic_st(&a->ldr, value & 0xff000000u);
 		return;
@@ -422,6 +425,7 @@ static bool base_write(struct soft_apic *a, u64 value)
 	if ((old ^ value) & mode) {
 		a->icr = 0;
 		apic_st(&a->ldr, 0);
+		apic_st(&a->xapic_id, a->v->id << 24);
 	}
 	base_set(a, value);
 	return true;
@@ -517,14 +521,16 @@ void soft_apic_free(struct soft_apic *a)
 	free(a);
 }
 
-/* INIT keeps IA32_APIC_BASE; the id is fixed in any case. LINT0 of the BSP
+/* INIT keeps IA32_APIC_BASE and the id. LINT0 of the BSP
  * comes up as ExtINT, as firmware sets virtual wire mode on hardware. */
 void soft_apic_reset(struct soft_apic *a, bool is_init)
 {
-	if (!is_init)
+	if (!is_init) {
 		atomic_store(&a->base,
 			     0xfee00000ull | APIC_BASE_EN |
 				     (a->v->id == 0 ? APIC_BASE_BSP : 0));
+		apic_st(&a->xapic_id, a->v->id << 24);
+	}
 	apic_st(&a->svr, 0xff);
 	apic_st(&a->tpr, 0);
 	apic_st(&a->ldr, 0);
@@ -594,10 +600,13 @@ static void set_vectors(struct soft_apic *a, const struct kvm_lapic_state *in)
 	}
 }
 
-/* Any bytes leave a legal APIC: reserved bits are dropped, and the id and the
- * version are this APIC's own. IA32_APIC_BASE must be set before. */
+/* Any bytes leave a legal APIC: reserved bits are dropped, and the
+ * version and the x2APIC id are this APIC's own. IA32_APIC_BASE must be set
+ * before. */
 void soft_apic_set(struct soft_apic *a, const struct kvm_lapic_state *in)
 {
+	if (!apic_is_x2(a))
+		apic_st(&a->xapic_id, get(in, APIC_ID) & 0xff000000u);
 	apic_st(&a->svr, get(in, APIC_SVR) & 0x3ff);
 	apic_st(&a->tpr, get(in, APIC_TPR) & 0xff);
 	apic_st(&a->ldr, get(in, APIC_LDR) & 0xff000000u);

@@ -101,7 +101,7 @@ static bool match(const struct soft_apic *a, const struct apic_message *m)
 		return true;
 	if (m->is_logical)
 		return match_logical(a, m->dest);
-	return m->dest == a->v->id;
+	return m->dest == apic_id(a);
 }
 
 static void send_sipi(struct soft_apic *a, u8 vector)

@@ -82,6 +82,7 @@ struct soft_apic {
 	_Atomic u32 irr[8], tmr[8];
 	u32 isr[8];
 	_Atomic u32 tpr, ldr, dfr, svr;
+	_Atomic u32 xapic_id; /* bits 24-31; x2APIC mode has the vCPU's id */
 	_Atomic u32 lvt[LVT_COUNT];
 	u32 esr;	     /* as software reads it */
 	_Atomic u32 esr_new; /* errors since the last write to ESR */
@@ -116,6 +117,11 @@ static inline bool apic_is_x2(const struct soft_apic *a)
 	const u64 both = APIC_BASE_EN | APIC_BASE_EXTD;
 
 	return (apic_base_msr(a) & both) == both;
+}
+/* By which physical destinations find it. */
+static inline u32 apic_id(const struct soft_apic *a)
+{
+	return apic_is_x2(a) ? a->v->id : apic_ld(&a->xapic_id) >> 24;
 }
 /* Accepts fixed interrupts. */
 static inline bool apic_is_enabled(const struct soft_apic *a)

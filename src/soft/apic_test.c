@@ -304,6 +304,33 @@ static void apic_icr_routes_physical_and_shorthands(void **state)
 	rig_free(r);
 }
 
+static void apic_xapic_id_is_writable_and_the_x2apic_id_is_not(void **state)
+{
+	struct rig *r = rig_new(2);
+	struct vcpu *v = r->vm.vcpus[0], *w = r->vm.vcpus[1];
+	struct kvm_lapic_state s;
+
+	(void)state;
+	wr(w, APIC_ID, 0x07ffffff);
+	assert_int_equal(rd(w, APIC_ID), 0x07000000);
+	wr(v, APIC_ICR2, 1 << 24);
+	wr(v, APIC_ICR, 0x4041); /* nobody is 1 now */
+	assert_int_equal(soft_apic_ack(w), -1);
+	wr(v, APIC_ICR2, 7 << 24);
+	wr(v, APIC_ICR, 0x4041);
+	soft_apic_get(w->apic, &s);
+	wr(w, APIC_ID, 0);
+	soft_apic_set(w->apic, &s);
+	assert_int_equal(rd(w, APIC_ID), 0x07000000);
+	assert_int_equal(soft_apic_ack(w), 0x41);
+	to_x2apic(w);
+	assert_false(wrx2(w, APIC_ID, 5));
+	assert_true(soft_apic_wrmsr(w, X86_MSR_APIC_BASE, 0xfee00000));
+	assert_true(soft_apic_wrmsr(w, X86_MSR_APIC_BASE, 0xfee00800));
+	assert_int_equal(rd(w, APIC_ID), 0x01000000);
+	rig_free(r);
+}
+
 static void apic_icr_routes_logical_flat_and_cluster(void **state)
 {
 	struct rig *r = rig_new(4);
@@ -576,7 +603,7 @@ static void apic_hostile_state_leaves_a_legal_apic(void **state)
 	(void)state;
 	memset(&s, 0xff, sizeof(s));
 	soft_apic_set(v->apic, &s);
-	assert_int_equal(rd(v, APIC_ID), 0);
+	assert_int_equal(rd(v, APIC_ID) & 0xffffff, 0);
 	assert_int_equal(rd(v, APIC_LVTT) & ~0x700ffu, 0);
 	wr(v, APIC_TPR, 0);
 	while (n++ < 1000 && (vec = soft_apic_ack(v)) != -1)
@@ -601,6 +628,8 @@ int main(void)
 		cmocka_unit_test(apic_esr_latches_on_write),
 		cmocka_unit_test(apic_illegal_error_vector_does_not_recurse),
 		cmocka_unit_test(apic_icr_routes_physical_and_shorthands),
+		cmocka_unit_test(
+			apic_xapic_id_is_writable_and_the_x2apic_id_is_not),
 		cmocka_unit_test(apic_icr_routes_logical_flat_and_cluster),
 		cmocka_unit_test(apic_lowest_priority_takes_exactly_one),
 		cmocka_unit_test(apic_x2_logical_ids_are_clusters_of_sixteen),
