@@ -117,6 +117,28 @@ static void exec_gives_output_errors_and_status(void **state)
 	peer_close(&p);
 }
 
+static void
+input_that_comes_with_exec_in_one_piece_is_not_forgotten(void **state)
+{
+	struct agent_exec e = {.rows = 1,
+			       .columns = 1,
+			       .cwd = "/",
+			       .argc = 1,
+			       .argv = {"cat"}};
+	struct buf b = {0};
+	struct peer p;
+
+	assert_int_equal(agent_exec_append(&b, &e), 0);
+	agent_frame_append(&b, AGENT_STDIN, "hi", 2);
+	agent_frame_append(&b, AGENT_STDIN_EOF, NULL, 0);
+	peer_open(&p);
+	assert_int_equal(send(p.fd, b.bytes, b.len, MSG_NOSIGNAL), b.len);
+	buf_fini(&b);
+	assert_int_equal(peer_run(&p, NULL), AGENT_EXIT);
+	assert_string_equal(buf_str(&p.out), "hi");
+	peer_close(&p);
+}
+
 static void exec_passes_stdin_through_to_its_end(void **state)
 {
 	enum { BYTES = 300000 };
@@ -252,6 +274,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(exec_gives_output_errors_and_status),
+		cmocka_unit_test(
+			input_that_comes_with_exec_in_one_piece_is_not_forgotten),
 		cmocka_unit_test(exec_passes_stdin_through_to_its_end),
 		cmocka_unit_test(exec_reports_a_missing_command_as_127),
 		cmocka_unit_test(exec_reports_an_unexecutable_command_as_126),

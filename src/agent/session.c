@@ -261,6 +261,7 @@ static int serve_exec(struct session *s, const struct agent_exec *what)
 		refuse(s, rc, "start command");
 		return 1;
 	}
+	handle_input(s); /* what came in one piece with EXEC */
 	while (!s->has_ended && !s->is_peer_gone)
 		poll_round(s);
 	if (s->has_ended) {

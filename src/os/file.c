@@ -40,11 +40,14 @@ static const char *env_dir(const char *name)
 
 int os_data_dir(char *out, struct err *err)
 {
+	const char *chosen = env_dir("SKERRY_DATA_DIR");
 	const char *dir = env_dir("XDG_DATA_HOME");
 	const char *home = env_dir("HOME");
 	int n;
 
-	if (geteuid() == 0)
+	if (chosen)
+		n = snprintf(out, OS_PATH_MAX, "%s", chosen);
+	else if (geteuid() == 0)
 		n = snprintf(out, OS_PATH_MAX, "/var/lib/skerry");
 	else if (dir)
 		n = snprintf(out, OS_PATH_MAX, "%s/skerry", dir);
@@ -76,10 +79,13 @@ static int check_private_dir(const char *path, struct err *err)
 
 int os_run_dir(char *out, struct err *err)
 {
+	const char *chosen = env_dir("SKERRY_RUN_DIR");
 	const char *dir = env_dir("XDG_RUNTIME_DIR");
 	int n, rc;
 
-	if (geteuid() == 0)
+	if (chosen)
+		n = snprintf(out, OS_PATH_MAX, "%s", chosen);
+	else if (geteuid() == 0)
 		n = snprintf(out, OS_PATH_MAX, "/run/skerry");
 	else if (dir)
 		n = snprintf(out, OS_PATH_MAX, "%s/skerry", dir);

@@ -18,7 +18,8 @@ class Skip(Exception):
 
 
 class Suite:
-    def __init__(self):
+    def __init__(self, is_isolated=True):
+        self.is_isolated = is_isolated  # no test builds on another's
         self.passed = self.failed = self.skipped = 0
 
     def check(self, test, *args):
@@ -35,6 +36,8 @@ class Suite:
             self.failed += 1
             word = "FAIL"
             traceback.print_exc(file=sys.stdout)
+        if word == "FAIL" and self.is_isolated:
+            end_all()
         print("%-4s %s (%.1f s)" % (word, name, time.monotonic() - start),
               flush=True)
 
@@ -46,12 +49,12 @@ class Suite:
 
 
 def user_data_dir():
-    if os.environ.get("SKERRY_TEST_DATA"):
-        return os.environ["SKERRY_TEST_DATA"]
-    if os.environ.get("XDG_DATA_HOME"):
-        return os.path.join(os.environ["XDG_DATA_HOME"], "skerry")
+    if os.environ.get("SKERRY_DATA_DIR"):
+        return os.environ["SKERRY_DATA_DIR"]
     if os.geteuid() == 0:
         return "/var/lib/skerry"
+    if os.environ.get("XDG_DATA_HOME"):
+        return os.path.join(os.environ["XDG_DATA_HOME"], "skerry")
     return os.path.expanduser("~/.local/share/skerry")
 
 
@@ -61,19 +64,38 @@ started = []  # pids that cleanup() ends
 
 
 def private_env(tag="main"):
-    """Folders that no other test sees; the cached image is linked in."""
+    """Folders that no other test sees."""
     base = os.path.join(tmp, tag)
     data, run = os.path.join(base, "d"), os.path.join(base, "r")
-    images = os.path.join(data, "skerry", "images", "debian")
-    if not os.path.isdir(run):
-        os.makedirs(images)
-        os.makedirs(run, mode=0o700)
-        os.symlink(image_dir, os.path.join(images, "12"))
-    return dict(os.environ, XDG_DATA_HOME=data, XDG_RUNTIME_DIR=run,
-                HOME=base)
+    os.makedirs(data, exist_ok=True)
+    os.makedirs(run, mode=0o700, exist_ok=True)
+    return dict(os.environ, SKERRY_DATA_DIR=data, SKERRY_RUN_DIR=run)
 
 
-def cleanup():
+def private_image(env):
+    """A copy of the cached image in env's folders, with the agent of this
+    build in it: the cached one may be older."""
+    debian_kernel()
+    mine = os.path.join(env["SKERRY_DATA_DIR"], "images", IMAGE)
+    os.makedirs(mine)
+    for name in ("vmlinuz", "initrd.img", "image.json"):
+        os.symlink(os.path.join(image_dir, name), os.path.join(mine, name))
+    disk = os.path.join(mine, "disk.raw")
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto",
+                    os.path.join(image_dir, "disk.raw"), disk], check=True)
+    agent = "/usr/sbin/skerry-agent"
+    subprocess.run(
+        ["debugfs", "-w", "-f", "-", disk], check=True, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin"),
+        input="rm %s\nwrite %s %s\nset_inode_field %s mode 0100755\n"
+        "set_inode_field %s uid 0\nset_inode_field %s gid 0\n" %
+        (agent, os.path.join(build, "skerry-agent"), agent, agent, agent,
+         agent))
+
+
+def end_all():
+    """Ends every process of a test that failed, and removes its machines."""
     for pid in started:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -81,6 +103,16 @@ def cleanup():
             pass
     for pid in vmms():
         os.kill(pid, signal.SIGKILL)
+    started.clear()
+    for e in os.listdir(tmp) if os.path.isdir(tmp) else ():
+        for part in ("r", "d/machines"):
+            folder = os.path.join(tmp, e, part)
+            for m in os.listdir(folder) if os.path.isdir(folder) else ():
+                shutil.rmtree(os.path.join(folder, m), ignore_errors=True)
+
+
+def cleanup():
+    end_all()
     shutil.rmtree(tmp, ignore_errors=True)
 
 
@@ -105,8 +137,8 @@ def vmms():
 def leftovers(env):
     """Files of machines under env's folders: [] when all was cleaned up."""
     found = []
-    for root in (os.path.join(env["XDG_RUNTIME_DIR"], "skerry"),
-                 os.path.join(env["XDG_DATA_HOME"], "skerry", "machines")):
+    for root in (env["SKERRY_RUN_DIR"],
+                 os.path.join(env["SKERRY_DATA_DIR"], "machines")):
         if os.path.isdir(root):
             found += [os.path.join(root, e) for e in os.listdir(root)]
     return found
