@@ -616,17 +616,14 @@ static u64 run_random(u64 count, u64 seed)
 	return seen.differences;
 }
 
-/* ---- libc ---- */
+/* ---- program text ---- */
 
-/* Where libc is mapped into this process; 0 bytes when it is not found. */
-static size_t map_libc(const u8 **out_file)
+static void libc_path(char path[256])
 {
-	char line[512], path[256] = "";
+	char line[512];
 	FILE *maps = fopen("/proc/self/maps", "r");
-	struct stat st;
-	void *p;
-	int fd;
 
+	path[0] = '\0';
 	while (maps && fgets(line, sizeof(line), maps)) {
 		if (strstr(line, "/libc.so.6") &&
 		    sscanf(line, "%*s %*s %*s %*s %*s %255s", path) == 1)
@@ -634,15 +631,20 @@ static size_t map_libc(const u8 **out_file)
 	}
 	if (maps)
 		fclose(maps);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st))
-		return 0;
-	p = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	close(fd);
-	if (p == MAP_FAILED)
-		return 0;
-	*out_file = p;
-	return st.st_size;
+}
+
+/* NULL when it cannot be mapped. */
+static const u8 *map_file(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	void *p = MAP_FAILED;
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		p = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	return p == MAP_FAILED ? NULL : p;
 }
 
 static u64 sweep(const u8 *code, size_t bytes, u64 *out_count)
@@ -675,36 +677,61 @@ static void random_strings_decode_as_zydis_does(void **state)
 	assert_int_equal(run_random(options[0], options[1]), 0);
 }
 
-static void libc_text_decodes_as_zydis_does(void **state)
+/* The executable segments of an ELF file. */
+static void sweep_file(const char *path)
 {
-	const u8 *file = NULL;
-	size_t bytes = map_libc(&file);
+	const u8 *file = map_file(path);
 	const Elf64_Ehdr *eh = (const Elf64_Ehdr *)file;
 	const Elf64_Phdr *ph;
-	u64 count = 0;
 
-	(void)state;
-	if (!bytes)
+	if (!file)
 		skip();
 	ph = (const Elf64_Phdr *)(file + eh->e_phoff);
 	for (unsigned i = 0; i < eh->e_phnum; i++) {
+		u64 count = 0;
+
 		if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_X))
 			continue;
 		assert_int_equal(
 			sweep(file + ph[i].p_offset, ph[i].p_filesz, &count),
 			0);
+		printf("%s: %llu instructions\n", path,
+		       (unsigned long long)count);
 		assert_true(count > 100000);
 	}
 }
 
+static void libc_text_decodes_as_zydis_does(void **state)
+{
+	char path[256];
+
+	(void)state;
+	libc_path(path);
+	sweep_file(path);
+}
+
+static const char *elf_path; /* an argument: a vmlinux, say */
+
+static void a_named_files_text_decodes_as_zydis_does(void **state)
+{
+	(void)state;
+	if (!elf_path)
+		skip();
+	sweep_file(elf_path);
+}
+
+/* usage: test_decode_zydis [COUNT [SEED [ELF-FILE]]] */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_strings_decode_as_zydis_does),
 		cmocka_unit_test(libc_text_decodes_as_zydis_does),
+		cmocka_unit_test(a_named_files_text_decodes_as_zydis_does),
 	};
 
 	for (int i = 1; i < argc && i < 3; i++)
 		options[i - 1] = strtoull(argv[i], NULL, 0);
+	if (argc > 3)
+		elf_path = argv[3];
 	return test_run("decode_zydis", tests);
 }
