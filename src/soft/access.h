@@ -11,9 +11,7 @@
 
 static inline struct soft_tlb_entry *soft_tlb_at(struct vcpu *v, gva_t va)
 {
-	struct soft_tlb_entry *t = v->cpl == 3 ? v->tlb.user : v->tlb.super;
-
-	return &t[soft_tlb_index(va)];
+	return &v->tlb_now[soft_tlb_index(va)];
 }
 /* NULL: take the slow path. */
 static inline u8 *soft_tlb_r(struct vcpu *v, gva_t va, size_t n)
@@ -27,8 +25,15 @@ static inline u8 *soft_tlb_w(struct vcpu *v, gva_t va, size_t n)
 {
 	struct soft_tlb_entry *e = soft_tlb_at(v, va);
 	u64 off = va - e->tag_w;
+	u8 *p;
 
-	return likely(off <= PAGE_BYTES - n) ? (u8 *)e->hva_page + off : NULL;
+	if (unlikely(off > PAGE_BYTES - n)) {
+		v->stored = v->fetch_host;
+		return NULL;
+	}
+	p = (u8 *)e->hva_page + off;
+	v->stored = p;
+	return p;
 }
 
 static inline u64 soft_at(const struct vcpu *v, unsigned offset)
@@ -66,9 +71,10 @@ static inline u8 *soft_fast_r(struct vcpu *v, const struct soft_entry *e,
 static inline u8 *soft_fast_w(struct vcpu *v, const struct soft_entry *e,
 			      size_t n)
 {
-	return likely(v->is_flat && e->seg_base)
-		       ? soft_tlb_w(v, soft_flat_lin(v, e), n)
-		       : NULL;
+	if (likely(v->is_flat && e->seg_base))
+		return soft_tlb_w(v, soft_flat_lin(v, e), n);
+	v->stored = v->fetch_host;
+	return NULL;
 }
 
 /* A condition code of Jcc, SETcc, CMOVcc. */

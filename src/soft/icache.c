@@ -189,17 +189,25 @@ static void bind_access(struct soft_entry *e)
 	}
 	e->is_locked = e->insn.prefixes & X86_P_LOCK || row->op == ISA_OP_XCHG;
 	e->needs_alignment = row->attr & ISA_ALIGN;
-	e->may_store = e->is_write || row->class != ISA_PASS;
+}
+
+static u8 store_kind(const struct soft_entry *e, bool is_fast)
+{
+	const struct insn *in = &e->insn;
+
+	if (in->row->class != ISA_PASS && !is_fast)
+		return SOFT_STORE_ANY;
+	if (in->is_mem ? e->is_write : in->row->class == ISA_MEMX)
+		return SOFT_STORE_ONE;
+	return SOFT_STORE_NEVER;
 }
 
 static soft_op_fn pick(struct soft_entry *e)
 {
 	const struct insn *in = &e->insn;
-	soft_op_fn fn;
+	soft_op_fn fn = is_hint(in->row->op) ? op_nothing : soft_fast_pick(e);
 
-	if (is_hint(in->row->op))
-		return op_nothing;
-	fn = soft_fast_pick(e);
+	e->store = store_kind(e, fn != NULL);
 	if (fn)
 		return fn;
 	fn = soft_op_find(in->row->op);

@@ -147,17 +147,16 @@ void soft_interp_one(struct vcpu *v)
 
 /* ---- blocks ---- */
 
-/* A bit for each of 16 bytes: whether they are equal. */
+/* A bit for each of 16 bytes, whether they are equal; a is aligned. */
 static inline u64 equal_bytes(const u8 *a, const u8 *b)
 {
-	return (u64)_mm_movemask_epi8(
-		_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)a),
-			       _mm_loadu_si128((const __m128i *)b)));
+	return (u64)_mm_movemask_epi8(_mm_cmpeq_epi8(
+		_mm_loadu_si128((const __m128i *)b), *(const __m128i *)a));
 }
 
 static inline bool block_matches(const struct soft_block *b, const u8 *p)
 {
-	u64 equal, wanted = BIT64(b->len) - 1;
+	u64 equal;
 
 	if (unlikely(((uintptr_t)p & (PAGE_BYTES - 1)) >
 		     PAGE_BYTES - sizeof(b->bytes)))
@@ -165,7 +164,22 @@ static inline bool block_matches(const struct soft_block *b, const u8 *p)
 	equal = equal_bytes(b->bytes, p) |
 		equal_bytes(b->bytes + 16, p + 16) << 16 |
 		equal_bytes(b->bytes + 32, p + 32) << 32;
-	return (equal & wanted) == wanted;
+	return !(~equal << (64 - b->len));
+}
+
+/* Not inline: the loop's registers are worth more. */
+static __attribute__((noinline)) bool still_matches(const struct soft_block *b,
+						    const u8 *p)
+{
+	return block_matches(b, p);
+}
+
+/* Whether this instruction may have stored into the page that it is in. */
+static inline bool may_be_hit(const struct vcpu *v, const struct soft_entry *e,
+			      const u8 *p)
+{
+	return e->store == SOFT_STORE_ANY ||
+	       ((uintptr_t)v->stored ^ (uintptr_t)p) < PAGE_BYTES;
 }
 
 static inline bool block_is_alive(const struct soft_icache *c,
@@ -249,7 +263,8 @@ static inline void run_block(struct vcpu *v)
 		if (!--left)
 			break;
 		rip = next;
-		if (unlikely(e->may_store) && unlikely(!block_matches(b, p)))
+		if (e->store && unlikely(may_be_hit(v, e, p)) &&
+		    unlikely(!still_matches(b, p)))
 			break;
 	}
 	v->rip = v->next_rip;

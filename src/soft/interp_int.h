@@ -28,7 +28,7 @@ struct soft_entry {
 	u8 amask_shift; /* the address mask is ~0 >> this */
 	u8 mode;	/* enum x86_mode, or SOFT_ENTRY_EMPTY */
 	bool is_read, is_write, is_locked; /* the memory operand */
-	bool may_store;			   /* to memory, by whatever way */
+	u8 store;			   /* SOFT_STORE_* */
 	bool needs_alignment;
 	u8 bytes[15]; /* the instruction; single entries only */
 
@@ -38,6 +38,10 @@ struct soft_entry {
 _Static_assert(offsetof(struct soft_entry, insn) == 64, "one cache line");
 _Static_assert(sizeof(struct soft_entry) == 128, "two cache lines");
 #define SOFT_ENTRY_EMPTY 0xff
+/* How an instruction may store to memory. */
+#define SOFT_STORE_NEVER 0
+#define SOFT_STORE_ONE	 1 /* once, to where v->stored says */
+#define SOFT_STORE_ANY	 2
 
 /* Instructions that follow one another in one page and in one run of entries;
  * only the last one may branch, or change more than registers, flags and
@@ -52,7 +56,7 @@ struct soft_block {
 	u8 len;	 /* bytes */
 	u8 mode; /* enum x86_mode */
 	u8 pad;
-	u8 bytes[48];
+	u8 bytes[48]; /* at a multiple of 16 */
 } __attribute__((aligned(64)));
 _Static_assert(sizeof(struct soft_block) == 64, "one cache line");
 

@@ -32,10 +32,11 @@
 #define T_8 u64
 
 /* Two-operand arithmetic; in_cf puts the guest's CF into the host's. */
+/* in_cf is "" or CF_IN. */
 #define ALU_ASM(name, sfx, type, insn, in_cf)                                  \
 	static inline type alu_##name##_##sfx(struct vcpu *v, type d, type s)  \
 	{                                                                      \
-		u32 f = v->aflags;                                             \
+		u32 f = sizeof(in_cf) > 1 ? v->aflags : 0;                     \
                                                                                \
 		__asm__(in_cf insn " %2, %1\n\tlahf\n\tseto %%al"              \
 			: "+&a"(f), "+q"(d)                                    \
@@ -296,7 +297,7 @@ static void push_r8(struct vcpu *v, const struct insn *in)
 {
 	u64 sp = v->gpr[X86_RSP] - 8;
 	u8 *p = soft_tlb_w(v, sp, 8);
-	u64 value = v->gpr[in->rm];
+	u64 value = REG(soft_entry_of(in)->a, u64);
 
 	if (unlikely(!p)) {
 		soft_push(v, value, 8);
@@ -318,12 +319,73 @@ static void pop_r8(struct vcpu *v, const struct insn *in)
 		value = ld_le64(p);
 		v->gpr[X86_RSP] = sp + 8;
 	}
-	v->gpr[in->rm] = value; /* POP RSP: the popped value stays */
+	REG(soft_entry_of(in)->a, u64) =
+		value; /* POP RSP: the popped value stays */
+}
+
+/* ---- branches, 64-bit ---- */
+
+static inline u64 rel_target(struct vcpu *v, const struct soft_entry *e)
+{
+	u64 target = v->next_rip + e->imm;
+
+	if (unlikely(!soft_is_canonical(target)))
+		soft_gp(v, 0);
+	return target;
+}
+
+static void jmp_rel_8(struct vcpu *v, const struct insn *in)
+{
+	v->next_rip = rel_target(v, soft_entry_of(in));
+}
+
+static void call_rel_8(struct vcpu *v, const struct insn *in)
+{
+	u64 target = rel_target(v, soft_entry_of(in));
+	u64 sp = v->gpr[X86_RSP] - 8;
+	u8 *p = soft_tlb_w(v, sp, 8);
+
+	if (likely(p != NULL)) {
+		st_le64(p, v->next_rip);
+		v->gpr[X86_RSP] = sp;
+	} else {
+		soft_push(v, v->next_rip, 8);
+	}
+	v->next_rip = target;
+}
+
+static void ret_8(struct vcpu *v, const struct insn *in)
+{
+	u64 sp = v->gpr[X86_RSP], target;
+	u8 *p = soft_tlb_r(v, sp, 8);
+
+	target = likely(p != NULL)
+			 ? ld_le64(p)
+			 : soft_lin_read(v, soft_lin(v, X86_SS, sp, 8, SOFT_R),
+					 8);
+	if (unlikely(!soft_is_canonical(target)))
+		soft_gp(v, 0);
+	v->gpr[X86_RSP] = sp + 8;
+	v->next_rip = target;
 }
 
 /* ---- conditions ---- */
 
-static void op_setcc_reg(struct vcpu *v, const struct insn *in)
+#define CMOV(cc)                                                               \
+	static void cmov_r_##cc(struct vcpu *v, const struct insn *in)         \
+	{                                                                      \
+		struct soft_entry *e = soft_entry_of(in);                      \
+		u64 s = REG(e->b, u64), d = REG(e->a, u64);                    \
+                                                                               \
+		REG(e->a, u64) = (soft_condition(v, cc) ? s : d) &             \
+				 (~0ull >> e->amask_shift);                    \
+	}
+CMOV(0)
+CMOV(1)
+CMOV(2) CMOV(3) CMOV(4) CMOV(5) CMOV(6) CMOV(7) CMOV(8) CMOV(9) CMOV(10)
+	CMOV(11) CMOV(12) CMOV(13) CMOV(14) CMOV(15)
+
+		static void op_setcc_reg(struct vcpu *v, const struct insn *in)
 {
 	struct soft_entry *e = soft_entry_of(in);
 
@@ -343,8 +405,9 @@ static void op_setcc_reg(struct vcpu *v, const struct insn *in)
 	}
 JCC(0)
 JCC(1)
-JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12)
-	JCC(13) JCC(14) JCC(15)
+JCC(2)
+JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13)
+	JCC(14) JCC(15)
 
 	/* ---- choosing ---- */
 
@@ -392,6 +455,10 @@ static const soft_op_fn movsx2_table[2][3] = {
 static const soft_op_fn movsx4_table[2][3] = {
 	{ movsx4_r_2, movsx4_r_4, movsx4_r_8 },
 	{ movsx4_m_2, movsx4_m_4, movsx4_m_8 } };
+static const soft_op_fn cmov_table[16] = {
+	cmov_r_0, cmov_r_1, cmov_r_2, cmov_r_3, cmov_r_4, cmov_r_5, cmov_r_6,
+	cmov_r_7, cmov_r_8, cmov_r_9, cmov_r_10, cmov_r_11, cmov_r_12,
+	cmov_r_13, cmov_r_14, cmov_r_15 };
 static const soft_op_fn jcc_table[16] = {
 	jcc_0, jcc_1, jcc_2, jcc_3, jcc_4, jcc_5, jcc_6, jcc_7,
 	jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15 };
@@ -512,8 +579,10 @@ static soft_op_fn pick_1b(struct soft_entry *e)
 		return pick_alu(e, op, n);
 	switch (op) {
 	case 0x50 ... 0x57:
+		e->a = soft_reg_offset(in, in->rm, 8);
 		return is_64 && in->osize == 8 ? push_r8 : NULL;
 	case 0x58 ... 0x5f:
+		e->a = soft_reg_offset(in, in->rm, 8);
 		return is_64 && in->osize == 8 ? pop_r8 : NULL;
 	case 0x63:
 		if (!is_64)
@@ -556,6 +625,13 @@ static soft_op_fn pick_1b(struct soft_entry *e)
 		return pick_shift(e, (u8)in->imm);
 	case 0xd1:
 		return pick_shift(e, 1);
+	case 0xc3:
+		return is_64 ? ret_8 : NULL;
+	case 0xe8:
+		return is_64 ? call_rel_8 : NULL;
+	case 0xe9:
+	case 0xeb:
+		return is_64 ? jmp_rel_8 : NULL;
 	case 0xc6:
 	case 0xc7:
 		if (in->row->op != ISA_OP_MOV)
@@ -577,6 +653,12 @@ static soft_op_fn pick_0f(struct soft_entry *e)
 	const struct insn *in = &e->insn;
 
 	switch (in->opcode) {
+	case 0x40 ... 0x4f:
+		if (in->is_mem || in->osize == 2)
+			return NULL;
+		modrm_form(e, in->osize, true);
+		e->amask_shift = 64 - 8 * in->osize; /* of the register */
+		return cmov_table[in->opcode & 15];
 	case 0x80 ... 0x8f:
 		return e->mode == X86_MODE_64 ? jcc_table[in->opcode & 15]
 					      : NULL;

@@ -122,11 +122,16 @@ struct vcpu {
 	bool is_vm86;
 	bool is_flat; /* 64-bit, or all of CS DS ES SS base 0 limit 4G */
 	u8 stack_size; /* 2, 4, 8: how push and pop use rSP */
+	/* tlb.user or tlb.super, by cpl; kept by soft_mode_changed(). */
+	struct soft_tlb_entry *tlb_now;
 	/* The linear page that instructions were last fetched from, and where
 	 * it is in host memory; SOFT_TLB_EMPTY: none. Dropped with the TLB
 	 * and by soft_mode_changed(). */
 	u64 fetch_page;
 	const u8 *fetch_host;
+	/* Where the last SOFT_STORE_ONE instruction stored; in fetch_host's
+	 * page if that is not known. */
+	const u8 *stored;
 	struct soft_seg segs[6]; /* by enum x86_seg */
 
 	/* Guest x87/SSE/AVX state: an XSAVE area in the standard format,
