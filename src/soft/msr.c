@@ -272,6 +272,20 @@ static bool is_pv_msr(u32 index)
 	       (index >= 0x4b564d00u && index <= 0x4b564d07u);
 }
 
+/* Kernels compare it with the first revision that has a fix. Ours has all:
+ * AMD's numbers are family - 0xf, model, stepping and a count, and the count
+ * is the highest. Intel's stands in the upper half. */
+static u64 microcode_revision(const struct vcpu *v)
+{
+	const struct kvm_cpuid_entry2 *e = x86_cpuid_find(v->vm->cpuid, 1, 0);
+	u32 sig = e ? e->eax : 0;
+
+	if (!soft_is_amd(v))
+		return 0xffull << 32;
+	return (sig >> 20 & 0xff) << 24 | (sig >> 16 & 0xf) << 20 |
+	       (sig >> 4 & 0xf) << 12 | (sig & 0xf) << 8 | 0xff;
+}
+
 bool soft_rdmsr(struct vcpu *v, u32 index, u64 *out)
 {
 	const u64 *plain = plain_msr(v, index);
@@ -301,7 +315,7 @@ bool soft_rdmsr(struct vcpu *v, u32 index, u64 *out)
 		*out = 1;
 		return true;
 	case 0x8b: /* microcode revision */
-		*out = soft_is_amd(v) ? 0 : 1ull << 32;
+		*out = microcode_revision(v);
 		return true;
 	case 0x17:
 	case 0xce:

@@ -39,9 +39,10 @@ static const struct model models[] = {
 	{.name = "host-v3", .is_host = true,
 	 /* PCLMULQDQ AES RDRAND */
 	 .f1_ecx = F1_V3 | BIT32(1) | BIT32(25) | BIT32(30),
-	 /* FSGSBASE ERMS RDSEED ADX CLFLUSHOPT CLWB SHA */
-	 .f7_ebx = F7B_V3 | BIT32(0) | BIT32(9) | BIT32(18) | BIT32(19) |
-		   BIT32(23) | BIT32(24) | BIT32(29),
+	 /* FSGSBASE ERMS ADX CLFLUSHOPT CLWB SHA. Not RDSEED: some hosts
+	  * return zeros for it with CF set (AMD-SB-7055). */
+	 .f7_ebx = F7B_V3 | BIT32(0) | BIT32(9) | BIT32(19) | BIT32(23) |
+		   BIT32(24) | BIT32(29),
 	 .f7_ecx = BIT32(8) | BIT32(9) | BIT32(10), /* GFNI VAES VPCLMUL */
 	 .f7_edx = BIT32(4), /* FSRM */
 	 .f71_eax = BIT32(10) | BIT32(11) | BIT32(12), /* FZRM FSRS FSRC */
@@ -64,6 +65,9 @@ static const struct model models[] = {
 #define MADE_X1_EDX (BIT32(11) | BIT32(20) | BIT32(26) | BIT32(27) | BIT32(29))
 /* What AMD repeats from leaf 1. */
 #define AMD_X1_EDX  0x0183f3fdu
+/* TSA_SQ_NO TSA_L1_NO, and a later bit of the same kind without which
+ * Linux 6.12.117 takes the CPU for affected. */
+#define AMD_X21_ECX (BIT32(1) | BIT32(2) | BIT32(7))
 
 /* RDCL_NO IBRS_ALL SKIP_L1DFL_VMENTRY SSB_NO MDS_NO PSCHANGE_MC_NO TAA_NO
  * SBDR_SSDP_NO FBSDP_NO PSDP_NO BHI_NO PBRSB_NO GDS_NO RFDS_NO ITS_NO */
@@ -287,12 +291,11 @@ static void add_amd(struct builder *b)
 	if (b->cfg->is_honest) {
 		host_leaf(0x80000021u, 0, r);
 		eax = r[EAX] & (BIT32(8) | BIT32(27) | BIT32(28) | BIT32(29));
-		ecx = r[ECX] & 6;
+		ecx = r[ECX] & AMD_X21_ECX;
 	} else {
-		/* AUTO_IBRS SRSO_NO SRSO_USER_KERNEL_NO; TSA_SQ_NO
-		 * TSA_L1_NO */
+		/* AUTO_IBRS SRSO_NO SRSO_USER_KERNEL_NO */
 		eax = BIT32(8) | BIT32(29) | BIT32(30);
-		ecx = 6;
+		ecx = AMD_X21_ECX;
 	}
 	/* No nested data breakpoints, LFENCE serializes, a null selector
 	 * clears the base. */
