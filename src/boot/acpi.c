@@ -185,7 +185,6 @@ static gpa_t write_facs(struct table_writer *w)
 #define FADT_TMR_VAL_EXT   BIT32(8)
 #define FADT_RESET_REG_SUP BIT32(10)
 #define FADT_BOOT_LEGACY   BIT32(0)
-#define FADT_BOOT_8042	   BIT32(1)
 #define FADT_BOOT_NO_VGA   BIT32(2)
 #define FADT_BOOT_NO_ASPM  BIT32(4)
 
@@ -212,9 +211,10 @@ static gpa_t write_fadt(struct table_writer *w, const struct acpi_config *cfg,
 	st_le16(b->bytes + t + 96, 0xffff); /* no C2 */
 	st_le16(b->bytes + t + 98, 0xffff); /* no C3 */
 	b->bytes[t + 108] = 0x32;	    /* RTC century */
-	st_le16(b->bytes + t + 109, FADT_BOOT_LEGACY | FADT_BOOT_8042 |
-					    FADT_BOOT_NO_VGA |
-					    FADT_BOOT_NO_ASPM);
+	/* No 8042 is declared: there is no keyboard, and a kernel that
+	 * looks for one waits a second for it. Port 0x64 resets anyway. */
+	st_le16(b->bytes + t + 109,
+		FADT_BOOT_LEGACY | FADT_BOOT_NO_VGA | FADT_BOOT_NO_ASPM);
 	st_le32(b->bytes + t + 112, FADT_WBINVD | FADT_PROC_C1 |
 					    FADT_SLP_BUTTON | FADT_TMR_VAL_EXT |
 					    FADT_RESET_REG_SUP);
@@ -365,7 +365,7 @@ int acpi_build(const struct acpi_config *cfg, gpa_t *out_rsdp_gpa,
 	tables[3] = write_spcr(&w, cfg);
 	xsdt = write_xsdt(&w, tables, ARRAY_SIZE(tables));
 	fill_rsdp(w.out.bytes, xsdt);
-	if (w.out.len > BOOT_TABLES_BYTES)
+	if (w.out.len > BOOT_ACPI_BYTES)
 		rc = err_set(err, -E2BIG, "the ACPI tables are too large");
 	else if (mem_write(cfg->mem, BOOT_TABLES_GPA, w.out.bytes, w.out.len) <
 		 0)
