@@ -26,7 +26,10 @@
 #define BOOT_CMDLINE_GPA   0x20000ull
 #define BOOT_CMDLINE_MAX   4096u /* bytes with the NUL */
 #define BOOT_EBDA_GPA	   0x9fc00ull
-#define BOOT_TABLES_GPA	   0xe0000ull /* ACPI */
+#define BOOT_TABLES_GPA	   0xe0000ull /* ACPI … */
+#define BOOT_ACPI_BYTES	   0x10000ull
+#define BOOT_SMBIOS_GPA	   0xf0000ull /* … and SMBIOS */
+#define BOOT_SMBIOS_BYTES  0x1000ull
 #define BOOT_TABLES_BYTES  0x20000ull
 #define BOOT_HIGH_GPA	   0x100000ull
 

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "boot/acpi.h"
 #include "boot/boot.h"
+#include "boot/smbios.h"
 #include "test/test.h"
 
 #define RAM_BYTES (64 * MIB)
@@ -367,6 +368,37 @@ static void acpi_tables_have_right_checksums_and_lengths(void **state)
 	}
 }
 
+/* Walks the records by their lengths and strings, as a guest does. */
+static void smbios_records_chain_to_the_end(void **state)
+{
+	struct fixture *f = *state;
+	struct smbios_config cfg = {.mem = f->mem, .name = "m1"};
+	u8 types[8], sum = 0, *e = f->ram + BOOT_SMBIOS_GPA, *p, *end;
+	size_t n = 0;
+
+	memcpy(cfg.uuid, "0123456789abcdef", 16);
+	assert_int_equal(smbios_build(&cfg, NULL), 0);
+	assert_memory_equal(e, "_SM3_", 5);
+	for (u32 i = 0; i < e[6]; i++)
+		sum += e[i];
+	assert_int_equal(sum, 0);
+	p = f->ram + ld_le64(e + 16);
+	end = p + ld_le32(e + 12);
+	while (p < end && n < ARRAY_SIZE(types)) {
+		types[n++] = p[0];
+		if (p[0] == 1) {
+			assert_memory_equal(p + 8, "32107654", 4);
+			assert_memory_equal(p + 16, "89abcdef", 8);
+		}
+		for (p += p[1]; p[0] || p[1]; p++)
+			assert_true(p < end);
+		p += 2;
+	}
+	assert_ptr_equal(p, end);
+	assert_int_equal(n, 4);
+	assert_memory_equal(types, "\0\1\3\177", 4);
+}
+
 int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -385,6 +417,7 @@ int main(void)
 		T(pvh_note_gives_the_entry_point),
 		T(things_that_are_no_kernels_are_refused),
 		T(acpi_tables_have_right_checksums_and_lengths),
+		T(smbios_records_chain_to_the_end),
 	};
 
 	return test_run("boot", tests);

@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "boot/acpi.h"
+#include "boot/smbios.h"
 #include "hw/acpi_pm.h"
 #include "hw/debug_ports.h"
 #include "hw/fwcfg.h"
@@ -201,6 +202,11 @@ int chipset_create(struct machine *m, struct chardev *console, struct err *err)
 	int rc;
 
 	m->env = (struct hw_env){&m->devices, m->mem, m->router, &m->clock};
+	/* RFC 4122 §4.4: random. The same over every reset. */
+	if (getrandom(m->uuid, sizeof(m->uuid), 0) != sizeof(m->uuid))
+		return err_set(err, -EIO, "no randomness for a machine id");
+	m->uuid[6] = (m->uuid[6] & 0x0f) | 0x40;
+	m->uuid[8] = (m->uuid[8] & 0x3f) | 0x80;
 	hw_clock_init(&m->clock, m->loop);
 	interrupts_create(m);
 	i8254_new(&m->env, line(m, GSI_PIT));
@@ -315,6 +321,11 @@ int chipset_write_tables(struct machine *m, gpa_t *out_rsdp, struct err *err)
 		.uart_irq = GSI_UART,
 	};
 
+	struct smbios_config smbios = {.mem = m->mem, .name = m->cfg.name};
+	int rc;
+
+	memcpy(smbios.uuid, m->uuid, sizeof(smbios.uuid));
 	memcpy(acpi.intx_gsi, intx_gsi, sizeof(intx_gsi));
-	return acpi_build(&acpi, out_rsdp, err);
+	rc = acpi_build(&acpi, out_rsdp, err);
+	return rc < 0 ? rc : smbios_build(&smbios, err);
 }

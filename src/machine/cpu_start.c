@@ -4,6 +4,15 @@
 #include "machine/machine_int.h"
 #include "x86/regs.h"
 
+/* Mask registers have the bits below the machine's 46-bit addresses. */
+#define MTRR_MASK(size)	  (((BIT64(46) - 1) & ~((size)-1ull)) | BIT64(11))
+#define MTRR_EIGHT(type)  ((type)*0x0101010101010101ull)
+#define MTRR_UC		  0ull
+#define MTRR_WP		  5ull
+#define MTRR_WB		  6ull
+#define MTRR_ENABLE	  BIT64(11)
+#define MTRR_FIXED_ENABLE BIT64(10)
+
 static struct kvm_segment flat_segment(u16 selector, bool is_code, bool is_long)
 {
 	return (struct kvm_segment){
@@ -47,6 +56,39 @@ void cpu_start_apply(const struct boot_entry *entry, struct vcpu_state *vs)
 		.rsp = entry->rsp,
 		.rflags = 2,
 	};
+}
+
+/* Every GPA is write-back but for the VGA hole, the windows of devices and,
+ * write-protected, the place of a ROM. MTRRs have no effect on this engine;
+ * a kernel takes its PAT set-up and its warnings from them. SDM 3A §12.11. */
+static const struct kvm_msr_entry firmware_msrs[] = {
+	{.index = 0x200, .data = MAP_ECAM},
+	{.index = 0x201, .data = MTRR_MASK(0x10000000)},
+	{.index = 0x202, .data = MAP_MMIO32},
+	{.index = 0x203, .data = MTRR_MASK(0x40000000)},
+	{.index = 0x204, .data = MAP_MMIO64},
+	{.index = 0x205, .data = MTRR_MASK(MAP_MMIO64_BYTES)},
+	{.index = 0x250, .data = MTRR_EIGHT(MTRR_WB)},
+	{.index = 0x258, .data = MTRR_EIGHT(MTRR_WB)},
+	{.index = 0x259, .data = MTRR_EIGHT(MTRR_UC)},
+	{.index = 0x268, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = 0x269, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = 0x26a, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = 0x26b, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = 0x26c, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = 0x26d, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = 0x26e, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = 0x26f, .data = MTRR_EIGHT(MTRR_WP)},
+	{.index = X86_MSR_MTRR_DEF_TYPE,
+	 .data = MTRR_ENABLE | MTRR_FIXED_ENABLE | MTRR_WB},
+};
+
+void cpu_firmware_apply(struct vcpu_state *vs)
+{
+	for (u32 i = 0; i < vs->msr_count; i++)
+		for (size_t j = 0; j < ARRAY_SIZE(firmware_msrs); j++)
+			if (vs->msrs[i].index == firmware_msrs[j].index)
+				vs->msrs[i].data = firmware_msrs[j].data;
 }
 
 void cpu_format_registers(const struct vcpu_state *vs, char *out, size_t n)

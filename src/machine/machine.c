@@ -252,27 +252,37 @@ static int boot_kernel(struct machine *m, struct boot_entry *out,
 	return rc < 0 ? rc : boot_load(&boot, out, err);
 }
 
+static int vcpu_power_on(struct machine *m, u32 id,
+			 const struct boot_entry *entry, struct err *err)
+{
+	struct vcpu *v = m->vcpus.vcpu[id].vcpu;
+	struct vcpu_state *vs = calloc(1, sizeof(*vs));
+	int rc;
+
+	ASSERT(vs);
+	rc = m->engine->vcpu_get(v, vs, err);
+	if (rc == 0) {
+		cpu_firmware_apply(vs);
+		if (id == 0)
+			cpu_start_apply(entry, vs);
+		rc = m->engine->vcpu_set(v, vs, err);
+	}
+	free(vs);
+	return rc;
+}
+
 /* Power-on: devices and vCPUs reset, kernel loaded, the first vCPU at it. */
 static int machine_power_on(struct machine *m, struct err *err)
 {
 	struct boot_entry entry;
-	struct vcpu_state *vs;
 	int rc;
 
 	device_list_reset(&m->devices);
 	for (u32 i = 0; i < m->vcpus.count; i++)
 		m->engine->vcpu_reset(m->vcpus.vcpu[i].vcpu);
 	rc = boot_kernel(m, &entry, err);
-	if (rc < 0)
-		return rc;
-	vs = calloc(1, sizeof(*vs));
-	ASSERT(vs);
-	rc = m->engine->vcpu_get(m->vcpus.vcpu[0].vcpu, vs, err);
-	if (rc == 0) {
-		cpu_start_apply(&entry, vs);
-		rc = m->engine->vcpu_set(m->vcpus.vcpu[0].vcpu, vs, err);
-	}
-	free(vs);
+	for (u32 i = 0; rc == 0 && i < m->vcpus.count; i++)
+		rc = vcpu_power_on(m, i, &entry, err);
 	return rc;
 }
 

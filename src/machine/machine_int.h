@@ -94,6 +94,7 @@ struct machine {
 		u64 size;
 		int fd;
 	} ram;
+	u8 uuid[16]; /* random, for SMBIOS */
 	gpa_t low_ram_top;
 	u64 high_ram_size;
 
@@ -135,6 +136,8 @@ extern const struct engine_irqchip_ops chipset_irqchip;
 
 /* cpu_start.c */
 void cpu_start_apply(const struct boot_entry *entry, struct vcpu_state *vs);
+/* What firmware leaves in every CPU before it starts a kernel: the MTRRs. */
+void cpu_firmware_apply(struct vcpu_state *vs);
 void cpu_format_registers(const struct vcpu_state *vs, char *out, size_t n);
 
 /* select.c */
