@@ -67,22 +67,51 @@ static int deliverable(const struct soft_apic *a)
 							       : NO_VECTOR;
 }
 
+static void eoi(struct soft_apic *a);
+
+/* KVM's paravirtual EOI: while nothing else is pending, the guest may end an
+ * edge interrupt by clearing a bit in its memory. Before the ISR is looked at
+ * again that is settled: the bit is gone, then the interrupt has ended; or it
+ * is taken back, and the guest will write EOI. */
+static void pv_eoi_offer(struct soft_apic *a, int vec, bool is_nested)
+{
+	if (is_nested || highest_irr(a) >= 0 ||
+	    (apic_ld(&a->tmr[vec >> 5]) & BIT32(vec & 31)))
+		return;
+	a->is_pv_eoi = soft_pv_eoi_set(a->v);
+}
+
+void soft_apic_pv_eoi_settle(struct soft_apic *a)
+{
+	if (!a->is_pv_eoi)
+		return;
+	a->is_pv_eoi = false;
+	if (!soft_pv_eoi_clear(a->v))
+		eoi(a);
+}
+
 bool soft_apic_has_interrupt(const struct vcpu *v)
 {
+	soft_apic_pv_eoi_settle(v->apic);
 	return deliverable(v->apic) >= 0;
 }
 
 int soft_apic_ack(struct vcpu *v)
 {
 	struct soft_apic *a = v->apic;
-	int vec = deliverable(a);
+	bool is_nested;
+	int vec;
 
+	soft_apic_pv_eoi_settle(a);
+	vec = deliverable(a);
 	if (vec < 0)
 		return NO_VECTOR;
+	is_nested = highest(a->isr) >= 0;
 	/* Pairs with the release in apic_accept. */
 	atomic_fetch_and_explicit(&a->irr[vec >> 5], ~BIT32(vec & 31),
 				  memory_order_acquire);
 	a->isr[vec >> 5] |= BIT32(vec & 31);
+	pv_eoi_offer(a, vec, is_nested);
 	return vec;
 }
 
@@ -258,6 +287,7 @@ u32 soft_apic_mmio_read(struct vcpu *v, u32 off)
 	struct soft_apic *a = v->apic;
 	u32 value = 0;
 
+	soft_apic_pv_eoi_settle(a);
 	off &= 0xff0;
 	if (off == APIC_DFR)
 		return apic_ld(&a->dfr);
@@ -275,6 +305,7 @@ void soft_apic_mmio_write(struct vcpu *v, u32 off, u32 value)
 
 	if (off & 0xf)
 		return; /* only aligned accesses are defined */
+	soft_apic_pv_eoi_settle(a);
 	off &= 0xff0;
 	switch (off) {
 	case APIC_ID:
@@ -443,6 +474,7 @@ bool soft_apic_rdmsr(struct vcpu *v, u32 index, u64 *out)
 {
 	struct soft_apic *a = v->apic;
 
+	soft_apic_pv_eoi_settle(a);
 	if (index == X86_MSR_APIC_BASE) {
 		*out = apic_base_msr(a);
 		return true;
@@ -461,6 +493,7 @@ bool soft_apic_wrmsr(struct vcpu *v, u32 index, u64 value)
 {
 	struct soft_apic *a = v->apic;
 
+	soft_apic_pv_eoi_settle(a);
 	if (index == X86_MSR_APIC_BASE)
 		return base_write(a, value);
 	if (index == X86_MSR_TSC_DEADLINE) {
@@ -547,6 +580,7 @@ void soft_apic_reset(struct soft_apic *a, bool is_init)
 	a->esr = 0;
 	apic_st(&a->esr_new, 0);
 	a->icr = 0;
+	a->is_pv_eoi = false;
 	apic_timer_reset(a);
 }
 
@@ -574,6 +608,7 @@ void soft_apic_get(const struct soft_apic *a, struct kvm_lapic_state *out)
 	struct soft_apic *w = (struct soft_apic *)a;
 	u32 value = 0;
 
+	soft_apic_pv_eoi_settle(w);
 	memset(out, 0, sizeof(*out));
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
 		if (reg_read(w, plain[i], &value))

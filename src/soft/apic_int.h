@@ -94,6 +94,7 @@ struct soft_apic {
 	u64 target_ns;	  /* when the count reaches 0 */
 	u64 period_ns;
 	u64 tsc_deadline; /* 0: disarmed */
+	bool is_pv_eoi;	  /* the guest may end the interrupt in its memory */
 };
 
 static inline u32 apic_ld(const _Atomic u32 *r)

@@ -187,6 +187,45 @@ static void apic_tpr_holds_back_and_lets_go(void **state)
 	rig_free(r);
 }
 
+static void apic_edge_interrupts_can_end_in_guest_memory(void **state)
+{
+	struct rig *r = rig_new(1);
+	struct vcpu *v = r->vm.vcpus[0];
+	struct mem_slot slot = {.size = PAGE_BYTES};
+	u8 *word;
+
+	(void)state;
+	slot.hva = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+	memset(slot.hva, 0, PAGE_BYTES);
+	word = slot.hva + 0x40;
+	r->vm.mem = mem_new();
+	assert_int_equal(mem_slot_add(r->vm.mem, &slot, NULL), 0);
+	v->pv_eoi = 0x40 | 1;
+
+	soft_apic_msi(&r->vm, 0xfee00000, 0x51);
+	assert_int_equal(soft_apic_ack(v), 0x51);
+	assert_int_equal(*word, 1);
+	*word = 0; /* the guest ends it: 0x41 can come */
+	soft_apic_msi(&r->vm, 0xfee00000, 0x41);
+	assert_int_equal(soft_apic_ack(v), 0x41);
+
+	/* Taken back: the next one waits for the EOI register. */
+	soft_apic_msi(&r->vm, 0xfee00000, 0x42);
+	assert_false(soft_apic_has_interrupt(v));
+	assert_int_equal(*word, 0);
+	wr(v, APIC_EOI, 0);
+	assert_int_equal(soft_apic_ack(v), 0x42);
+
+	/* Level-triggered ones are never offered. */
+	wr(v, APIC_EOI, 0);
+	soft_apic_msi(&r->vm, 0xfee00000, 0xc043);
+	assert_int_equal(soft_apic_ack(v), 0x43);
+	assert_int_equal(*word, 0);
+	mem_free(r->vm.mem);
+	free(slot.hva);
+	rig_free(r);
+}
+
 static void apic_level_eoi_reaches_the_io_apic(void **state)
 {
 	struct rig *r = rig_new(1);
@@ -623,6 +662,7 @@ int main(void)
 			apic_x2_refuses_reserved_bits_and_absent_registers),
 		cmocka_unit_test(apic_delivers_by_priority_and_nests),
 		cmocka_unit_test(apic_tpr_holds_back_and_lets_go),
+		cmocka_unit_test(apic_edge_interrupts_can_end_in_guest_memory),
 		cmocka_unit_test(apic_level_eoi_reaches_the_io_apic),
 		cmocka_unit_test(apic_software_disable_masks_the_lvts),
 		cmocka_unit_test(apic_esr_latches_on_write),

@@ -211,6 +211,33 @@ static void write_steal(struct vcpu *v)
 		      next_odd(v, gpa + STEAL_VERSION), &steal, sizeof(steal));
 }
 
+/* ---- end of interrupt ---- */
+
+static _Atomic u8 *eoi_byte(struct vcpu *v)
+{
+	if (!(v->pv_eoi & PV_ENABLED))
+		return NULL;
+	return mem_hva(v->vm->mem, v->pv_eoi & ~3ull, 1, true);
+}
+
+bool soft_pv_eoi_set(struct vcpu *v)
+{
+	_Atomic u8 *p = eoi_byte(v);
+
+	if (p)
+		atomic_fetch_or(p, 1);
+	return p;
+}
+
+bool soft_pv_eoi_clear(struct vcpu *v)
+{
+	_Atomic u8 *p = eoi_byte(v);
+
+	return p && (atomic_fetch_and(p, 0xfe) & 1);
+}
+
+/* ---- steal time, continued: the guest sees when a vCPU does not run ---- */
+
 static _Atomic u8 *preempted_byte(struct vcpu *v)
 {
 	if (!(v->pv_steal_time & PV_ENABLED))
@@ -335,6 +362,7 @@ bool soft_pv_wrmsr(struct vcpu *v, u32 index, u64 value)
 	case MSR_KVM_PV_EOI_EN:
 		if (value & 2)
 			return false;
+		soft_apic_pv_eoi_settle(v->apic);
 		v->pv_eoi = value;
 		return true;
 	case MSR_KVM_POLL_CONTROL:

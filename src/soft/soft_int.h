@@ -435,6 +435,13 @@ void soft_apic_set(struct soft_apic *a, const struct kvm_lapic_state *in);
 
 bool soft_pv_rdmsr(struct vcpu *v, u32 index, u64 *out);
 bool soft_pv_wrmsr(struct vcpu *v, u32 index, u64 value);
+/* Bit 0 of the guest's PV EOI word. set: false when there is none. clear:
+ * whether it was still set. */
+bool soft_pv_eoi_set(struct vcpu *v);
+bool soft_pv_eoi_clear(struct vcpu *v);
+/* Ends the interrupt that the guest ended in its memory, or takes the offer
+ * back: before anything that looks at the APIC (apic.c). */
+void soft_apic_pv_eoi_settle(struct soft_apic *a);
 /* VMCALL/VMMCALL with RAX etc. in the registers. */
 void soft_pv_hypercall(struct vcpu *v);
 /* Called on entry to vcpu_run and after a halt: steal time. */
