@@ -227,12 +227,14 @@ int boot_load(const struct boot_config *cfg, struct boot_entry *out,
 	if (cfg->low_ram_top < 2 * MIB)
 		return err_set(err, -EINVAL, "direct boot needs 2 MiB of RAM");
 	rc = kernel_read(cfg->kernel_fd, &k, err);
+	if (rc == 0) {
+		boot_write_gdt(cfg);
+		rc = kernel_load(cfg, &k, &entry, err);
+		free(k.bytes);
+	}
 	if (rc < 0)
-		return rc;
-	boot_write_gdt(cfg);
-	rc = kernel_load(cfg, &k, &entry, err);
-	free(k.bytes);
-	if (rc == 0)
+		err_wrap(err, "boot the kernel");
+	else
 		*out = entry;
 	return rc;
 }

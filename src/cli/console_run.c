@@ -9,14 +9,17 @@
 
 #define QUIT_KEY 0x1d /* Ctrl-] */
 
+/* 0; -EPIPE: the machine closed COM1; -ESHUTDOWN: nobody reads our stdout. */
 static int copy_out(int serial_fd)
 {
 	char bytes[16384];
 	ssize_t n = recv(serial_fd, bytes, sizeof(bytes), MSG_DONTWAIT);
 
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
 	if (n <= 0)
-		return n < 0 && (errno == EAGAIN || errno == EINTR);
-	return os_write_full(1, bytes, n) == 0;
+		return -EPIPE;
+	return os_write_full(1, bytes, n) ? -ESHUTDOWN : 0;
 }
 
 /* 1: the quit key; 0; -1: end of input. */
@@ -49,7 +52,10 @@ int console_run(struct machine *m, int serial_fd, int signal_fd,
 		int sig, rc;
 
 		poll(p, 4, -1);
-		if (p[1].revents && !copy_out(serial_fd))
+		rc = p[1].revents ? copy_out(serial_fd) : 0;
+		if (rc == -ESHUTDOWN)
+			return -SIGPIPE;
+		if (rc)
 			serial_fd = -1;
 		if (p[3].revents && serial_fd >= 0) {
 			rc = copy_in(serial_fd, is_terminal);
@@ -67,7 +73,7 @@ int console_run(struct machine *m, int serial_fd, int signal_fd,
 			while (serial_fd >= 0 &&
 			       poll(&(struct pollfd){serial_fd, POLLIN, 0}, 1,
 				    2000) > 0) {
-				if (!copy_out(serial_fd))
+				if (copy_out(serial_fd))
 					break;
 			}
 			return 0;

@@ -74,6 +74,7 @@ int verb_list(void *values, struct cli_args *args)
 {
 	struct err err = {0};
 
+	machine_remove_stale();
 	printf("%-24s %-9s %-6s %4s %7s %6s %s\n", "NAME", "STATE", "ENGINE",
 	       "CPUS", "MEMORY", "PID", "AGENT");
 	if (machine_each(list_one, NULL, &err)) {

@@ -2,10 +2,12 @@
 #include "cli/image.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -64,6 +66,73 @@ int image_find(const char *name, struct image *out, struct err *err)
 	return 0;
 }
 
+/* Is there a lock on descriptor fd of process pid, and is it this file? */
+static bool holds_lock(const char *pid, const char *fd, const struct stat *st)
+{
+	char path[600];
+	struct buf text = {0};
+	struct stat other;
+	bool holds;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/fd/%.20s", pid, fd);
+	if (stat(path, &other) || other.st_dev != st->st_dev ||
+	    other.st_ino != st->st_ino)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%.20s/fdinfo/%.20s", pid, fd);
+	holds = os_read_file(path, 64 * KIB, &text, NULL) == 0 &&
+		strstr(buf_str(&text), "\nlock:");
+	buf_fini(&text);
+	return holds;
+}
+
+static bool process_holds_lock(const char *pid, const struct stat *st)
+{
+	char path[64];
+	struct dirent *e;
+	bool holds = false;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
+	d = opendir(path);
+	while (d && !holds && (e = readdir(d)))
+		holds = holds_lock(pid, e->d_name, st);
+	if (d)
+		closedir(d);
+	return holds;
+}
+
+/* The process that holds a lock on the file, 0 when it cannot be seen. An OFD
+ * lock has no owner that F_OFD_GETLK would name: /proc tells. */
+static pid_t find_holder(const struct stat *st)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	pid_t pid = 0;
+
+	while (d && !pid && (e = readdir(d))) {
+		if (isdigit((u8)e->d_name[0]) && atoi(e->d_name) != getpid() &&
+		    process_holds_lock(e->d_name, st))
+			pid = atoi(e->d_name);
+	}
+	if (d)
+		closedir(d);
+	return pid;
+}
+
+static int refuse_locked(const char *path, const struct stat *st,
+			 struct err *err)
+{
+	pid_t pid = find_holder(st);
+	char by[32] = "";
+
+	if (pid)
+		snprintf(by, sizeof(by), " (process %d)", pid);
+	err_set(err, -EAGAIN, "image '%s' is in use by another machine%s", path,
+		by);
+	err_set_id(err, "image.locked");
+	return -EAGAIN;
+}
+
 int image_open_disk(const char *path, bool is_read_only, int *out_fd,
 		    struct err *err)
 {
@@ -91,18 +160,62 @@ int image_open_disk(const char *path, bool is_read_only, int *out_fd,
 		close(fd);
 		if (rc != -EAGAIN && rc != -EACCES)
 			return err_sys(err, rc, "lock image '%s'", path);
-		err_set(err, -EAGAIN, "image '%s' is in use by another machine",
-			path);
-		err_set_id(err, "image.locked");
-		return -EAGAIN;
+		return refuse_locked(path, &st, err);
 	}
 	*out_fd = fd;
+	return 0;
+}
+
+/* Where the kernel cannot copy between the two file systems. */
+static int copy_plain(int src, int dst, off_t from, off_t end)
+{
+	enum { CHUNK = 1024 * 1024 };
+	char *bytes = malloc(CHUNK);
+	int rc = bytes ? 0 : -ENOMEM;
+
+	while (rc == 0 && from < end) {
+		size_t want = MIN(end - from, (off_t)CHUNK);
+		ssize_t n = pread(src, bytes, want, from), done = 0;
+
+		if (n <= 0)
+			rc = n == 0 ? -EIO : errno == EINTR ? 0 : -errno;
+		while (rc == 0 && done < n) {
+			ssize_t put = pwrite(dst, bytes + done, n - done,
+					     from + done);
+
+			if (put < 0 && errno != EINTR)
+				rc = -errno;
+			done += MAX(put, 0);
+		}
+		from += MAX(n, 0);
+	}
+	free(bytes);
+	return rc;
+}
+
+/* [from, end) of src to the same place of dst. */
+static int copy_range(int src, int dst, off_t from, off_t end)
+{
+	while (from < end) {
+		off_t to = from;
+		ssize_t n =
+			copy_file_range(src, &from, dst, &to, end - from, 0);
+
+		if (n < 0 && (errno == EXDEV || errno == EINVAL ||
+			      errno == ENOSYS || errno == EOPNOTSUPP))
+			return copy_plain(src, dst, from, end);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+	}
 	return 0;
 }
 
 static int copy_ranges(int src, int dst, off_t size)
 {
 	off_t at = 0;
+	int rc;
 
 	if (ioctl(dst, FICLONE, src) == 0)
 		return 0;
@@ -116,17 +229,9 @@ static int copy_ranges(int src, int dst, off_t size)
 		end = lseek(src, from, SEEK_HOLE);
 		if (end < 0)
 			return -errno;
-		for (off_t to = from; from < end;) {
-			ssize_t n = copy_file_range(src, &from, dst, &to,
-						    end - from, 0);
-
-			if (n < 0 && errno == EINTR)
-				continue;
-			if (n < 0)
-				return -errno;
-			if (n == 0)
-				return -EIO;
-		}
+		rc = copy_range(src, dst, from, end);
+		if (rc)
+			return rc;
 		at = end;
 	}
 	return 0;

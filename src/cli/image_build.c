@@ -131,6 +131,7 @@ struct build {
 	char dir[OS_PATH_MAX + 32]; /* .build-PID */
 	char log[OS_PATH_MAX + 64];
 	int signal_fd;
+	int signal; /* that ended it */
 	u64 start_ns;
 };
 
@@ -238,6 +239,7 @@ static int run_step(struct build *b, char **argv, const char *what,
 	rc = os_wait(pid);
 	if (sig && sig != SIGWINCH) {
 		kill(-pid, SIGKILL);
+		b->signal = sig;
 		return err_set(err, -EINTR, "build of '%s' interrupted",
 			       b->name);
 	}
@@ -432,7 +434,7 @@ int verb_image_build(void *values, struct cli_args *args)
 	b.start_ns = clock_mono_ns();
 	if (build(&b, &err)) {
 		cli_report(&err, NULL);
-		return CLI_FAILED;
+		return b.signal ? 128 + b.signal : CLI_FAILED;
 	}
 	progress(&b, "ready");
 	return CLI_OK;

@@ -4,8 +4,10 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -30,7 +32,7 @@ int machine_paths(const char *name, struct machine *out, struct err *err)
 	int rc;
 
 	memset(out, 0, sizeof(*out));
-	out->control_fd = -1;
+	out->control_fd = out->run_mark_fd = out->data_mark_fd = -1;
 	if (!machine_name_is_valid(name))
 		return err_set(err, -EINVAL,
 			       "'%s' is not a machine name (letters, digits, "
@@ -127,6 +129,63 @@ int machine_each(void (*fn)(void *opaque, const char *name), void *opaque,
 	snprintf(kept, sizeof(kept), "%s/machines", data);
 	each_in(run, NULL, fn, opaque);
 	return each_in(kept, run, fn, opaque);
+}
+
+#define MARK "temporary"
+
+int machine_mark(const char *dir, int *out_fd, struct err *err)
+{
+	char path[MACHINE_PATH_MAX + 32], first[MACHINE_PATH_MAX + 64];
+	int fd, rc;
+
+	snprintf(path, sizeof(path), "%s/" MARK, dir);
+	snprintf(first, sizeof(first), "%s.%d", path, getpid());
+	fd = open(first, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	/* It gets its name when it is locked: nobody sees it without. */
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) || rename(first, path)) {
+		rc = err_sys(err, -errno, "create '%s'", path);
+		unlink(first);
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	*out_fd = fd;
+	return 0;
+}
+
+static bool is_left_behind(const char *dir)
+{
+	char path[MACHINE_PATH_MAX + 32];
+	bool is_free;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/" MARK, dir);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return false;
+	is_free = flock(fd, LOCK_EX | LOCK_NB) == 0;
+	close(fd);
+	return is_free;
+}
+
+static void remove_if_stale(void *opaque, const char *name)
+{
+	struct machine m;
+	int rc = machine_connect(name, &m, NULL);
+
+	if (m.control_fd >= 0)
+		close(m.control_fd);
+	if (rc != -ESRCH)
+		return;
+	if (is_left_behind(m.data_dir))
+		image_remove_tree(m.data_dir, NULL);
+	if (is_left_behind(m.run_dir))
+		image_remove_tree(m.run_dir, NULL);
+}
+
+void machine_remove_stale(void)
+{
+	machine_each(remove_if_stale, NULL, NULL);
 }
 
 void machine_kill(struct machine *m)

@@ -18,6 +18,7 @@ struct machine {
 	char data_dir[MACHINE_PATH_MAX]; /* with the private disk */
 	bool has_data;			 /* data_dir is ours to remove */
 	bool is_kept;			 /* it stays when the machine ends */
+	int run_mark_fd, data_mark_fd;	 /* locks, see machine_mark; or -1 */
 	int control_fd;			 /* to the vmm */
 	pid_t pid;
 };
@@ -43,6 +44,12 @@ void machine_kill(struct machine *m);
 /* Connects to a running machine: -ENOENT "machine.missing" when there is no
  * such machine, -ESRCH "machine.stopped" when it does not run. */
 int machine_connect(const char *name, struct machine *out, struct err *err);
+/* Marks dir as one that goes away with this process: a file in it that we
+ * hold locked until *out_fd is closed. */
+int machine_mark(const char *dir, int *out_fd, struct err *err);
+/* Removes the marked folders of machines that do not run and whose process is
+ * gone: it was killed. */
+void machine_remove_stale(void);
 /* Calls fn for the name of each machine, running or kept. */
 int machine_each(void (*fn)(void *opaque, const char *name), void *opaque,
 		 struct err *err);

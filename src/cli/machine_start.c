@@ -26,6 +26,7 @@
 struct start {
 	const struct machine_options *o;
 	struct machine *m;
+	bool is_temporary; /* it goes away when the machine ends */
 	struct api_machine_config config;
 	int fds[CONTROL_FDS_MAX];
 	size_t fd_count;
@@ -230,6 +231,9 @@ static int add_named_image(struct start *s, const char *name, struct err *err)
 				       name);
 		rc = os_mkdir_p(s->m->data_dir, 0700, err);
 		s->m->has_data = true;
+		if (!rc && s->is_temporary)
+			rc = machine_mark(s->m->data_dir, &s->m->data_mark_fd,
+					  err);
 		if (!rc)
 			rc = image_copy(im.disk, disk, err);
 		if (rc)
@@ -373,10 +377,12 @@ static int reserve_name(struct start *s, struct err *err)
 		return rc;
 	s->m->is_kept = s->o->name && !s->o->rm;
 	s->m->has_data = access(s->m->data_dir, F_OK) == 0;
-	if (mkdir(s->m->run_dir, 0700) == 0)
-		return 0;
-	if (errno != EEXIST)
-		return err_sys(err, -errno, "create '%s'", s->m->run_dir);
+	if (mkdir(s->m->run_dir, 0700) && errno != EEXIST) {
+		rc = err_sys(err, -errno, "create '%s'", s->m->run_dir);
+		s->m->run_dir[0] = 0;
+		return rc;
+	}
+	/* A folder that was there may be that of a machine that ended. */
 	rc = machine_connect(name, &other, NULL);
 	if (rc == 0) {
 		close(other.control_fd);
@@ -385,7 +391,12 @@ static int reserve_name(struct start *s, struct err *err)
 		s->m->run_dir[0] = 0;
 		return -EEXIST;
 	}
-	return 0; /* left by a process that was killed */
+	rc = 0;
+	if (s->is_temporary)
+		rc = machine_mark(s->m->run_dir, &s->m->run_mark_fd, err);
+	if (rc) /* without descriptors, remove_folders() cannot do it */
+		rmdir(s->m->run_dir);
+	return rc;
 }
 
 static void remove_folders(struct machine *m)
@@ -414,6 +425,8 @@ int machine_start(const struct machine_options *o, const char *image,
 		free(s);
 		return rc;
 	}
+	s->is_temporary = o->rm || (is_child && !o->name);
+	machine_remove_stale();
 	rc = reserve_name(s, err);
 	had_data = out->has_data;
 	if (!rc) {

@@ -70,6 +70,9 @@ static const char *hint_for(const struct err *err)
 		return "stop that machine, or add ',readonly' to --disk";
 	if (strcmp(err->id, "machine.exists") == 0)
 		return "choose another --name, or 'skerry stop' it first";
+	if (err->code == -ENOSPC)
+		return "free some space, or name a folder that has more with "
+		       "SKERRY_DATA_DIR";
 	if (err->code == -ETIMEDOUT)
 		return "give it longer with --timeout, or look with --verbose";
 	return NULL;
@@ -80,8 +83,9 @@ static int status_of(const struct ending *e)
 	if (strcmp(e->reason, "poweroff") != 0 &&
 	    strcmp(e->reason, "reset") != 0 &&
 	    strcmp(e->reason, "debug-exit") != 0)
-		fprintf(stderr, "skerry: machine ended: %s\n%s%s", e->reason,
-			e->detail, e->detail[0] ? "\n" : "");
+		fprintf(stderr, "skerry: machine ended: %s%s%s\n", e->reason,
+			strcmp(e->reason, "triple-fault") == 0 ? "\n" : ": ",
+			e->detail);
 	return e->status & 0xff;
 }
 

@@ -37,8 +37,8 @@ int wait_agent(struct machine *m, u32 timeout_s, int signal_fd,
 	       struct ending *e, struct err *err);
 
 /* Moves bytes between a stream socket (COM1) and stdin and stdout until the
- * machine ends, the user types Ctrl-] (returns 1) or a signal asks to end
- * (returns the negative signal). */
+ * machine ends (returns 0), the user types Ctrl-] (returns 1), or a signal asks
+ * to end (returns the negative signal; SIGPIPE when nobody reads stdout). */
 int console_run(struct machine *m, int serial_fd, int signal_fd,
 		bool is_terminal, struct ending *e);
 
