@@ -6,11 +6,13 @@
  * the next one. REP instructions trap after each iteration and are stepped on
  * until RIP moves. A batch ends by restoring the frame of the breakpoint.
  */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -24,6 +26,7 @@
 struct oracle_shared {
 	struct oracle_case cases[ORACLE_BATCH];
 	unsigned count;
+	bool has_ldt;
 };
 
 struct oracle {
@@ -46,6 +49,18 @@ static const int gregs[16] = {
 	REG_R8,	 REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
 };
 
+/* The signal frame's word of selectors for this mode. */
+static u64 csgsfs(u8 mode)
+{
+	u64 saved = (u64)child.saved.uc_mcontext.gregs[REG_CSGSFS];
+	u64 cs = mode == X86_MODE_32 ? ORACLE_CS32 : ORACLE_CS16;
+	u64 ss = mode == X86_MODE_32 ? ORACLE_DS32 : ORACLE_DS16;
+
+	if (mode == X86_MODE_64)
+		return saved;
+	return (saved & 0x0000ffffffff0000ull) | cs | ss << 48;
+}
+
 static void load_case(ucontext_t *uc)
 {
 	struct oracle_case *c = &child.shared->cases[child.current];
@@ -55,13 +70,15 @@ static void load_case(ucontext_t *uc)
 	for (unsigned i = 0; i < 16; i++)
 		g[gregs[i]] = (greg_t)c->in.gpr[i];
 	g[REG_RIP] = (greg_t)c->in.rip;
+	g[REG_CSGSFS] = (greg_t)csgsfs(c->mode);
 	g[REG_EFL] = (greg_t)((c->in.rflags & ARITH) | 0x202 | TF);
 	/* The kernel's words in the image (464…511) stay. */
 	memcpy(fp, c->in.xsave, 464);
 	memcpy(fp + 576, c->in.xsave + 576, 256);
 	*(u64 *)(fp + 512) |= 7;
 	memcpy((void *)ORACLE_DATA, c->in.data, ORACLE_DATA_BYTES);
-	memcpy((void *)c->in.rip, c->code, sizeof(c->code));
+	memcpy((void *)(c->in.rip + (c->mode == X86_MODE_16 ? ORACLE_CODE : 0)),
+	       c->code, sizeof(c->code));
 	child.steps = 0;
 }
 
@@ -139,6 +156,41 @@ static void on_trap(int sig, siginfo_t *si, void *ucontext)
 	next_case(uc);
 }
 
+static bool set_ldt(unsigned selector, u32 base, u32 limit, bool is_code)
+{
+	bool is_flat = limit == ~0u;
+	struct user_desc d = {
+		.entry_number = selector >> 3,
+		.base_addr = base,
+		.limit = is_flat ? 0xfffff : limit,
+		.seg_32bit = is_flat,
+		.limit_in_pages = is_flat,
+		.contents = is_code ? 2 : 0,
+		.useable = 1,
+	};
+
+	return !syscall(SYS_modify_ldt, 0x11, &d, sizeof(d));
+}
+
+static bool set_ldts(void)
+{
+	return set_ldt(ORACLE_CS32, 0, ~0u, true) &&
+	       set_ldt(ORACLE_DS32, 0, ~0u, false) &&
+	       set_ldt(ORACLE_CS16, ORACLE_CODE, 0xffff, true) &&
+	       set_ldt(ORACLE_DS16, ORACLE_DATA - ORACLE_DATA16,
+		       ORACLE_DATA16_LIMIT, false);
+}
+
+/* 64-bit code, this one included, does not look at them. */
+static void load_data_segments(u8 mode)
+{
+	u32 sel = mode == X86_MODE_64	? 0
+		  : mode == X86_MODE_32 ? ORACLE_DS32
+					: ORACLE_DS16;
+
+	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(sel));
+}
+
 static void NORETURN child_main(struct oracle *o)
 {
 	static const int signals[] = {SIGTRAP, SIGSEGV, SIGFPE, SIGILL, SIGBUS};
@@ -146,7 +198,7 @@ static void NORETURN child_main(struct oracle *o)
 			       .sa_flags =
 				       SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 	stack_t ss = {.ss_size = 64 * KIB};
-	char byte;
+	char byte = 0;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	ss.ss_sp = mmap(NULL, ss.ss_size, PROT_READ | PROT_WRITE,
@@ -162,8 +214,12 @@ static void NORETURN child_main(struct oracle *o)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
 		 0) == MAP_FAILED)
 		_exit(3);
+	o->shared->has_ldt = set_ldts();
+	if (write(o->reply[1], &byte, 1) != 1)
+		_exit(4);
 	while (read(o->request[0], &byte, 1) == 1) {
 		child.current = 0;
+		load_data_segments(o->shared->cases[0].mode);
 		__asm__ volatile("vzeroall\n\tint3" ::: "memory");
 		if (write(o->reply[1], &byte, 1) != 1)
 			_exit(4);
@@ -174,6 +230,7 @@ static void NORETURN child_main(struct oracle *o)
 struct oracle *oracle_new(void)
 {
 	struct oracle *o = calloc(1, sizeof(*o));
+	char byte;
 
 	if (!o)
 		return NULL;
@@ -189,7 +246,8 @@ struct oracle *oracle_new(void)
 	}
 	close(o->request[0]);
 	close(o->reply[1]);
-	return o->pid < 0 ? NULL : o;
+	/* The child is set up. */
+	return o->pid < 0 || read(o->reply[0], &byte, 1) != 1 ? NULL : o;
 }
 
 void oracle_free(struct oracle *o)
@@ -204,6 +262,11 @@ void oracle_free(struct oracle *o)
 struct oracle_case *oracle_cases(struct oracle *o)
 {
 	return o->shared->cases;
+}
+
+bool oracle_has_ldt(const struct oracle *o)
+{
+	return o->shared->has_ldt;
 }
 
 bool oracle_run(struct oracle *o, unsigned n)

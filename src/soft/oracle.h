@@ -4,16 +4,28 @@
  *
  * The child maps the code and data pages at the addresses the guest has them
  * at, so memory operands mean the same. It is reached through a shared
- * mapping, one batch of cases at a time.
+ * mapping, one batch of cases at a time, all of one mode.
+ *
+ * 32- and 16-bit code runs on descriptors of the child's LDT: flat, or
+ * 16-bit segments with code at offset 0 and data at ORACLE_DATA16.
  */
 #pragma once
 
 #include "base/types.h"
+#include "x86/decode.h"
 
-#define ORACLE_CODE  0x1000000ull /* one page */
-#define ORACLE_DATA  0x1002000ull /* two pages */
+#define ORACLE_CODE	  0x1000000ull /* one page */
+#define ORACLE_DATA	  0x1002000ull /* two pages */
 #define ORACLE_DATA_BYTES 8192u
-#define ORACLE_BATCH 64
+#define ORACLE_BATCH	  64
+
+#define ORACLE_DATA16	    0x6000u /* offset of ORACLE_DATA in DS, ES, SS */
+#define ORACLE_DATA16_LIMIT (ORACLE_DATA16 + ORACLE_DATA_BYTES - 1)
+/* Selectors of the LDT. */
+#define ORACLE_CS32 0x07
+#define ORACLE_DS32 0x0f
+#define ORACLE_CS16 0x17
+#define ORACLE_DS16 0x1f
 
 #define ORACLE_NO_FAULT 0xff
 
@@ -28,7 +40,8 @@ struct oracle_state {
 struct oracle_case {
 	u8 code[16];
 	u8 len;
-	bool is_rep; /* traps after each iteration */
+	u8 mode;	 /* enum x86_mode */
+	bool is_rep;	 /* traps after each iteration */
 	bool is_skipped; /* the child could not run it */
 	struct oracle_state in, out;
 };
@@ -38,5 +51,7 @@ struct oracle;
 struct oracle *oracle_new(void);
 void oracle_free(struct oracle *o);
 struct oracle_case *oracle_cases(struct oracle *o);
+/* Does the kernel let the child have an LDT? */
+bool oracle_has_ldt(const struct oracle *o);
 /* Runs cases [0, n); false when the child died. */
 bool oracle_run(struct oracle *o, unsigned n);

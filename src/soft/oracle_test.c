@@ -5,7 +5,8 @@
  *
  * THEORY. For each row of isa.def the generator builds random encodings:
  * registers, memory forms, prefixes, immediates, with interesting values in
- * the operands. The guest is a vCPU at CPL 3 with identity paging.
+ * the operands. The guest is a vCPU at CPL 3 with identity paging, in 64-bit
+ * mode and in compatibility mode with flat 32-bit and with 16-bit segments.
  *
  *	test_oracle [CASES_PER_ROW [SEED [MNEMONIC]]]
  *
@@ -129,18 +130,53 @@ static void guest_fini(struct guest *g)
 	munmap(g->ram, RAM_BYTES);
 }
 
+static struct soft_seg segment(u16 sel, u64 base, u32 limit, bool is_code)
+{
+	u32 attr = (is_code ? 11 : 3) | SEG_S | 3 << 5 | SEG_P;
+
+	if (limit == ~0u)
+		attr |= SEG_DB | SEG_G;
+	return (struct soft_seg){
+		.sel = sel, .base = base, .limit = limit, .attr = attr};
+}
+
+/* The segments that the oracle's process has in this mode. */
+static void guest_set_mode(struct guest *g, u8 mode)
+{
+	struct vcpu *v = g->v;
+	struct soft_seg ds = segment(ORACLE_DS32, 0, ~0u, false);
+
+	if (v->code_mode == mode)
+		return;
+	guest_segments(v);
+	if (mode == X86_MODE_16)
+		ds = segment(ORACLE_DS16, ORACLE_DATA - ORACLE_DATA16,
+			     ORACLE_DATA16_LIMIT, false);
+	if (mode != X86_MODE_64) {
+		v->segs[X86_CS] = mode == X86_MODE_32
+					  ? segment(ORACLE_CS32, 0, ~0u, true)
+					  : segment(ORACLE_CS16, ORACLE_CODE,
+						    0xffff, true);
+		v->segs[X86_DS] = v->segs[X86_ES] = v->segs[X86_SS] = ds;
+	}
+	soft_mode_changed(v);
+	assert_int_equal(v->code_mode, mode);
+}
+
 static void guest_run(struct guest *g, const struct oracle_case *c,
 		      struct oracle_state *out)
 {
 	struct vcpu *v = g->v;
 	volatile u8 fault = ORACLE_NO_FAULT;
+	u64 code = c->in.rip + (c->mode == X86_MODE_16 ? ORACLE_CODE : 0);
 
+	guest_set_mode(g, c->mode);
 	memcpy(v->gpr, c->in.gpr, sizeof(v->gpr));
 	v->rip = c->in.rip;
 	soft_set_rflags(v, (c->in.rflags & 0xcd5) | 0x202);
 	memcpy(v->xsave, c->in.xsave, sizeof(c->in.xsave));
 	memcpy(g->ram + ORACLE_DATA, c->in.data, ORACLE_DATA_BYTES);
-	memcpy(g->ram + c->in.rip, c->code, sizeof(c->code));
+	memcpy(g->ram + code, c->code, sizeof(c->code));
 	soft_fpu_enter(v);
 	if (!sigsetjmp(v->unwind, 0))
 		soft_interp_one(v);
@@ -287,11 +323,20 @@ static u8 *put_modrm(u8 *p, const struct isa_row *row, bool is_mem)
 	return p;
 }
 
+/* Where an operand at this address is, as the case's code names it. */
+static u64 data_at(const struct oracle_case *c, u64 address)
+{
+	return c->mode == X86_MODE_16 ? address - ORACLE_DATA + ORACLE_DATA16
+				      : address;
+}
+
 /* Prefixes, opcode, ModRM and random bytes behind it. */
 static void random_code(struct oracle_case *c, const struct isa_row *row)
 {
 	bool is_vex =
 		row->map >= ISA_MAP_VEX_0F && row->map <= ISA_MAP_VEX_0F3A;
+	bool is_64 = c->mode == X86_MODE_64;
+	unsigned rarity = c->mode == X86_MODE_16 ? 2 : 10;
 	bool is_mem =
 		row->modrm_mod == 1 || (row->modrm_mod == 0 && rnd() >> 30 & 1);
 	u8 *p = c->code;
@@ -311,8 +356,12 @@ static void random_code(struct oracle_case *c, const struct isa_row *row)
 			has_vvvv |= row->operands[i].kind == ISA_O_XMM_VVVV ||
 				    row->operands[i].kind == ISA_O_GPR_VVVV;
 		has_vvvv |= one_in(40);
+		if (one_in(rarity))
+			*p++ = 0x67;
 		*p++ = 0xc4;
-		*p++ = (rnd() >> 8 & 0xe0) | (row->map - ISA_MAP_VEX_0F + 1);
+		/* Without 64-bit mode, R and X clear mean LES. */
+		*p++ = (rnd() >> 8 & 0xe0) | (is_64 ? 0 : 0xc0) |
+		       (row->map - ISA_MAP_VEX_0F + 1);
 		*p++ = w << 7 | (has_vvvv ? rnd() >> 9 & 15 : 15) << 3 |
 		       l << 2 | pp;
 	} else {
@@ -320,13 +369,16 @@ static void random_code(struct oracle_case *c, const struct isa_row *row)
 			*p++ = 0xf0;
 		if (row->attr & ISA_REP && one_in(2))
 			*p++ = rnd() & 0x100 ? 0xf3 : 0xf2;
-		if (one_in(10))
+		if (one_in(rarity))
 			*p++ = 0x67;
 		if (row->prefix > 1)
 			*p++ = row->prefix;
-		if (row->prefix != 1 && row->prefix != 0x66 && one_in(5))
+		if (row->prefix != 1 && row->prefix != 0x66 &&
+		    one_in(rarity / 2 + 1))
 			*p++ = 0x66;
-		if (row->vex_w == 1)
+		if (!is_64)
+			; /* REX would be INC or DEC */
+		else if (row->vex_w == 1)
 			*p++ = 0x48 | (rnd() >> 9 & 7);
 		else if (rnd() & 0x200)
 			*p++ = 0x40 | (rnd() >> 9 & (row->vex_w ? 15 : 7));
@@ -347,6 +399,7 @@ static void random_code(struct oracle_case *c, const struct isa_row *row)
 static bool aim(struct oracle_case *c, const struct insn *in, u64 target)
 {
 	u64 *gpr = c->in.gpr;
+	unsigned disp_len = in->asize == 2 ? 2 : 4;
 	u64 rest = target - (u64)(i64)in->disp;
 
 	if (in->seg == X86_FS || in->seg == X86_GS)
@@ -360,7 +413,9 @@ static bool aim(struct oracle_case *c, const struct insn *in, u64 target)
 			gpr[in->index] = 0;
 		}
 		/* The displacement's place: before the immediate. */
-		st_le32(c->code + in->len - in->imm_len - 4, disp);
+		for (unsigned i = 0; i < disp_len; i++)
+			c->code[in->len - in->imm_len - disp_len + i] =
+				disp >> (8 * i);
 		return true;
 	}
 	if (in->index == in->base) {
@@ -380,12 +435,13 @@ static void aim_strings(struct oracle_case *c, const struct insn *in)
 {
 	u64 m = one_in(4) ? 0 : 2000;
 
-	c->in.gpr[X86_RSI] = ORACLE_DATA + 2000 + rnd() % 2100;
-	c->in.gpr[X86_RDI] = one_in(2) ? c->in.gpr[X86_RSI] + rnd() % 40 - 20
-				       : ORACLE_DATA + m + rnd() % 2100;
+	c->in.gpr[X86_RSI] = data_at(c, ORACLE_DATA + 2000 + rnd() % 2100);
+	c->in.gpr[X86_RDI] =
+		one_in(2) ? c->in.gpr[X86_RSI] + rnd() % 40 - 20
+			  : data_at(c, ORACLE_DATA + m + rnd() % 2100);
 	c->in.gpr[X86_RCX] = rnd() % 120;
-	if (in->asize == 4 && one_in(2))
-		c->in.gpr[X86_RCX] |= rnd() << 32;
+	if (in->asize < 8 && one_in(2))
+		c->in.gpr[X86_RCX] |= rnd() << in->asize * 8;
 	if (one_in(2)) {
 		memset(c->in.data, 0x55, ORACLE_DATA_BYTES);
 		c->in.gpr[X86_RAX] = 0x5555555555555555ull;
@@ -404,7 +460,8 @@ static bool has_vsib(const struct isa_row *row)
 static void aim_gather(struct oracle_case *c, const struct insn *in)
 {
 	if (in->base < 16)
-		c->in.gpr[in->base] = ORACLE_DATA + 4096 - (i64)in->disp;
+		c->in.gpr[in->base] =
+			data_at(c, ORACLE_DATA + 4096) - (i64)in->disp;
 	for (unsigned i = 0; i < 16; i += 4) {
 		u8 *x = c->in.xsave + 160 + 16 * (in->index & 15) + i;
 
@@ -419,35 +476,51 @@ static void aim_gather(struct oracle_case *c, const struct insn *in)
 	}
 }
 
+/* No more of the registers than the mode has. */
+static void narrow(struct oracle_case *c)
+{
+	if (c->mode != X86_MODE_64)
+		for (unsigned i = 0; i < 8; i++)
+			c->in.gpr[i] = (u32)c->in.gpr[i];
+}
+
 /* false: try again. */
-static bool generate(struct oracle_case *c, const struct isa_row *row,
-		     const struct isa_features *features)
+static bool generate_in_mode(struct oracle_case *c, const struct isa_row *row,
+			     const struct isa_features *features)
 {
 	struct insn in;
 	u64 target;
 	int len;
 
 	random_state(&c->in);
-	c->in.rip = ORACLE_CODE + rnd() % 4060;
+	c->in.rip = rnd() % 4060;
+	if (c->mode != X86_MODE_16)
+		c->in.rip += ORACLE_CODE;
 	random_code(c, row);
-	len = x86_decode(&in, c->code, 15, X86_MODE_64, features);
+	len = x86_decode(&in, c->code, 15, c->mode, features);
 	if (len <= 0 || in.row != row)
 		return false;
 	if (row->attr & ISA_F64 && in.prefixes & X86_P_OPSIZE)
 		return false;
 	c->len = len;
 	c->is_rep = row->class == ISA_STR;
-	c->in.gpr[X86_RSP] = ORACLE_DATA + 4096 - 64 + rnd() % 128;
-	c->in.gpr[X86_RBP] = row->op == ISA_OP_LEAVE || row->op == ISA_OP_ENTER
-				     ? ORACLE_DATA + 3000 + rnd() % 2000
-				     : c->in.gpr[X86_RBP];
+	c->in.gpr[X86_RSP] = data_at(c, ORACLE_DATA + 4096 - 64 + rnd() % 128);
+	c->in.gpr[X86_RBP] =
+		row->op == ISA_OP_LEAVE || row->op == ISA_OP_ENTER
+			? data_at(c, ORACLE_DATA + 3000 + rnd() % 2000)
+			: c->in.gpr[X86_RBP];
 	if (row->op == ISA_OP_XLAT)
-		c->in.gpr[X86_RBX] = ORACLE_DATA + rnd() % 4000;
+		c->in.gpr[X86_RBX] = data_at(c, ORACLE_DATA + rnd() % 4000);
 	if (row->class == ISA_STR)
 		aim_strings(c, &in);
 	if (row->op == ISA_OP_MASKMOVQ || row->op == ISA_OP_MASKMOVDQU ||
-	    row->op == ISA_OP_VMASKMOVDQU)
-		c->in.gpr[X86_RDI] = ORACLE_DATA + 4080 + rnd() % 32;
+	    row->op == ISA_OP_VMASKMOVDQU) {
+		/* Whether an empty mask faults is up to the CPU. */
+		if (in.asize == 2 && c->mode == X86_MODE_32)
+			return false;
+		c->in.gpr[X86_RDI] =
+			data_at(c, ORACLE_DATA + 4080 + rnd() % 32);
+	}
 	if (has_vsib(row)) {
 		if (in.base >= 16)
 			return false;
@@ -456,9 +529,14 @@ static bool generate(struct oracle_case *c, const struct isa_row *row,
 	}
 	if (!in.is_mem)
 		return true;
-	target = ORACLE_DATA + 4096 + ((rnd() >> 9 & 3) - 2) * 64;
+	target = data_at(c, ORACLE_DATA + 4096) + ((rnd() >> 9 & 3) - 2) * 64;
 	if (one_in(4) && row->feature != ISA_F_SHA)
 		target += rnd() >> 9 & 63;
+	/* Over the end. What comes first, alignment or limit, is not said. */
+	if (one_in(12) && row->feature != ISA_F_SHA &&
+	    !(row->attr & ISA_ALIGN && c->mode == X86_MODE_16))
+		target = data_at(c, ORACLE_DATA + ORACLE_DATA_BYTES) -
+			 (rnd() >> 9) % 40;
 	if (row->op >= ISA_OP_BT && row->op <= ISA_OP_BTC && !in.imm_len) {
 		if (in.reg == in.base)
 			return false;
@@ -476,11 +554,24 @@ static bool generate(struct oracle_case *c, const struct isa_row *row,
 	return aim(c, &in, target);
 }
 
+static bool generate(struct oracle_case *c, const struct isa_row *row,
+		     const struct isa_features *features, u8 mode)
+{
+	bool ok;
+
+	c->mode = mode;
+	ok = generate_in_mode(c, row, features);
+	narrow(c);
+	return ok;
+}
+
 /* Rows that the interpreter executes itself and that are repeatable. */
 static bool is_tested(const struct isa_row *row,
-		      const struct isa_features *features)
+		      const struct isa_features *features, u8 mode)
 {
-	if (row->attr & ISA_NO64 || !(features->bits & BIT64(row->feature)))
+	if (row->attr &
+		    (mode == X86_MODE_64 ? ISA_NO64 : ISA_ONLY64 | ISA_REXB) ||
+	    !(features->bits & BIT64(row->feature)))
 		return false;
 	switch (row->op) {
 	case ISA_OP_RDRAND:
@@ -510,12 +601,15 @@ static bool is_tested(const struct isa_row *row,
 /* ---- comparison ---- */
 
 static const char *difference(const struct oracle_state *a,
-			      const struct oracle_state *b, u16 op)
+			      const struct oracle_state *b, u16 op, u8 mode)
 {
+	u64 mask = mode == X86_MODE_64 ? ~0ull : ~0u;
+
 	if (a->fault != b->fault)
 		return "fault";
-	if (memcmp(a->gpr, b->gpr, sizeof(a->gpr)))
-		return "gpr";
+	for (unsigned i = 0; i < (mode == X86_MODE_64 ? 16 : 8); i++)
+		if ((a->gpr[i] ^ b->gpr[i]) & mask)
+			return "gpr";
 	if (a->rip != b->rip)
 		return "rip";
 	if (a->rflags != b->rflags)
@@ -543,7 +637,8 @@ static void report(const char *name, const struct oracle_case *c,
 {
 	const struct oracle_state *want = &c->out;
 
-	print_message("%s: %s differs:", name, what);
+	print_message("%s: %s differs in %u-bit code:", name, what,
+		      16u << c->mode);
 	for (unsigned i = 0; i < c->len; i++)
 		print_message(" %02x", c->code[i]);
 	print_message(
@@ -585,7 +680,7 @@ static unsigned compare_batch(struct guest *g, struct oracle_case *cases,
 		if (one_in(4))
 			soft_tlb_flush(g->v, false);
 		guest_run(g, &cases[i], &got);
-		what = difference(&got, &cases[i].out, row->op);
+		what = difference(&got, &cases[i].out, row->op, cases[i].mode);
 		if (!what)
 			continue;
 		bad++;
@@ -596,17 +691,20 @@ static unsigned compare_batch(struct guest *g, struct oracle_case *cases,
 }
 
 static unsigned test_row(struct guest *g, struct oracle *o,
-			 const struct isa_row *row, unsigned *out_cases)
+			 const struct isa_row *row, u8 mode,
+			 unsigned *out_cases)
 {
 	struct oracle_case *cases = oracle_cases(o);
-	unsigned bad = 0, shown = 0, left = cases_per_row;
+	unsigned bad = 0, shown = 0;
+	unsigned left =
+		mode == X86_MODE_64 ? cases_per_row : (cases_per_row + 1) / 2;
 
 	while (left) {
 		unsigned n = 0;
 
 		for (unsigned tries = 0;
 		     n < MIN(left, ORACLE_BATCH) && tries < 20000; tries++)
-			n += generate(&cases[n], row, &g->vm->features);
+			n += generate(&cases[n], row, &g->vm->features, mode);
 		if (!n) {
 			print_message("%s: no encoding found\n", row->name);
 			return 1;
@@ -619,29 +717,48 @@ static unsigned test_row(struct guest *g, struct oracle *o,
 	return bad;
 }
 
-static void instructions_leave_what_the_host_leaves(void **state)
+static void leave_what_the_host_leaves(u8 mode)
 {
 	struct guest g;
 	struct oracle *o;
 	unsigned bad = 0, cases = 0;
 
-	(void)state;
 	guest_init(&g);
 	o = oracle_new();
 	assert_non_null(o);
+	if (mode != X86_MODE_64 && !oracle_has_ldt(o)) {
+		oracle_free(o);
+		guest_fini(&g);
+		skip();
+	}
 	for (size_t i = 0; i < isa_row_count; i++) {
 		const struct isa_row *row = &isa_rows[i];
 
-		if (!is_tested(row, &g.vm->features))
+		if (!is_tested(row, &g.vm->features, mode))
 			continue;
 		if (only && strcmp(only, row->name))
 			continue;
-		bad += test_row(&g, o, row, &cases);
+		bad += test_row(&g, o, row, mode, &cases);
 	}
 	print_message("%u cases, %u differences\n", cases, bad);
 	oracle_free(o);
 	guest_fini(&g);
 	assert_int_equal(bad, 0);
+}
+
+static void instructions_leave_what_the_host_leaves(void **state)
+{
+	leave_what_the_host_leaves(X86_MODE_64);
+}
+
+static void instructions_of_32_bit_code_leave_the_same(void **state)
+{
+	leave_what_the_host_leaves(X86_MODE_32);
+}
+
+static void instructions_of_16_bit_code_leave_the_same(void **state)
+{
+	leave_what_the_host_leaves(X86_MODE_16);
 }
 
 /* ---- rules that one native instruction cannot show ---- */
@@ -766,6 +883,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_kick_stops_rep_between_elements),
 		cmocka_unit_test(a_fault_in_rep_leaves_the_completed_elements),
 		cmocka_unit_test(instructions_leave_what_the_host_leaves),
+		cmocka_unit_test(instructions_of_32_bit_code_leave_the_same),
+		cmocka_unit_test(instructions_of_16_bit_code_leave_the_same),
 	};
 
 	if (argc > 1)

@@ -504,10 +504,19 @@ static bool has_feature(const struct cursor *c, enum isa_feature f)
 }
 
 /* What no single column says. */
+/* #UD with W outside 64-bit mode, where W does not make them VPINSRQ and
+ * VPEXTRQ (SDM 2 "PINSRB/PINSRD/PINSRQ"). */
+static bool needs_w0(const struct isa_row *r)
+{
+	return r->op == ISA_OP_VPINSRD || r->op == ISA_OP_VPEXTRD;
+}
+
 static bool row_rules_hold(const struct cursor *c, const struct insn *in)
 {
 	const struct isa_row *r = in->row;
 
+	if (needs_w0(r) && c->mode != X86_MODE_64 && (in->rex & 8))
+		return false;
 	if (r->op == ISA_OP_MOV_TO_SEG && (in->reg & 7) == X86_CS)
 		return false;
 	if (row_has(r, ISA_O_SEG_REG) && (in->reg & 7) > X86_GS)
@@ -552,6 +561,19 @@ static bool is_valid(const struct cursor *c, const struct insn *in)
 	return !(traits & DECODE_RULES) || row_rules_hold(c, in);
 }
 
+/* Of the prefixes only what the row means by them stays. */
+static void settle_prefixes(const struct cursor *c, struct insn *in)
+{
+	const struct isa_row *r = in->row;
+
+	if (!c->has_vex && (!r->prefix || (r->attr & ISA_OPSIZE)))
+		in->mandatory = 0; /* a size or string prefix, or ignored */
+	/* W as an operand size means nothing outside 64-bit mode. */
+	if (c->has_vex && c->mode != X86_MODE_64 && r->vex_w < 0 &&
+	    !needs_w0(r))
+		in->rex &= ~8;
+}
+
 static bool decode_row(struct cursor *c, struct insn *in)
 {
 	const struct row_slot *slot = &row_slots[in->map][in->opcode];
@@ -567,8 +589,7 @@ static bool decode_row(struct cursor *c, struct insn *in)
 	in->row = find_row(c, in, slot);
 	if (!in->row)
 		return false;
-	if (!c->has_vex && !in->row->prefix)
-		in->mandatory = 0; /* a size or string prefix, or ignored */
+	settle_prefixes(c, in);
 	in->osize = operand_size(in, c);
 	in->asize = address_size(in, c);
 	if (in->has_modrm)

@@ -51,6 +51,8 @@ static const struct expect table[] = {
 	{"fild qword", M64, {0xdf, 0x28}, 2, ISA_OP_FILD, 4, 8},
 	{"movdqa", M64, {0x66, 0x0f, 0x6f, 0}, 4, ISA_OP_MOVDQA, 4, 16},
 	{"movbe 16", M64, {0x66, 0x0f, 0x38, 0xf0, 0}, 5, ISA_OP_MOVBE, 2, 2},
+	{"movbe 32 in 16-bit code", M16, {0x66, 0x0f, 0x38, 0xf0, 4}, 5, ISA_OP_MOVBE, 4, 4},
+	{"vpinsrq in 32-bit code", M32, {0xc4, 0xe3, 0xf9, 0x22, 0xc3, 1}, X86_DECODE_UD},
 	{"crc32 16", M64, {0x66, 0xf2, 0x0f, 0x38, 0xf1, 0xc0}, 6, ISA_OP_CRC32, 2, 0},
 	{"mov cr ignores mod", M64, {0x0f, 0x20, 0x18}, 3, ISA_OP_MOV_FROM_CR, 8, 0},
 	{"swapgs", M64, {0x0f, 0x01, 0xf8}, 3, ISA_OP_SWAPGS, 4, 0},
@@ -143,6 +145,7 @@ static void prefix_that_selects_no_row_is_not_mandatory(void **state)
 		u8 mandatory;
 	} t[] = {
 		{{0x66, 0x87, 0x06, 0, 0}, 0},	   /* xchg, 32 bits */
+		{{0x66, 0x0f, 0x38, 0xf0, 4}, 0}, /* movbe */
 		{{0xf3, 0x01, 0xc0}, 0},	   /* add, F3 ignored */
 		{{0x66, 0x0f, 0x6f, 0xc1}, 0x66},  /* movdqa */
 		{{0xf3, 0x0f, 0x10, 0xc1}, 0xf3}, /* movss */
@@ -153,6 +156,17 @@ static void prefix_that_selects_no_row_is_not_mandatory(void **state)
 		assert_true(x86_decode(&in, t[i].bytes, 8, M16, &all) > 0);
 		assert_int_equal(in.mandatory, t[i].mandatory);
 	}
+}
+
+static void vex_w_is_no_size_outside_64_bit_mode(void **state)
+{
+	static const u8 andn[] = {0xc4, 0xe2, 0xc8, 0xf2, 0xc6};
+	struct insn in;
+
+	assert_true(x86_decode(&in, andn, 5, M32, &all) > 0);
+	assert_false(in.rex & 8);
+	assert_true(x86_decode(&in, andn, 5, M64, &all) > 0);
+	assert_true(in.rex & 8);
 }
 
 static void near_branches_with_66_follow_the_vendor(void **state)
@@ -228,6 +242,7 @@ int main(void)
 		cmocka_unit_test(
 			an_absent_feature_gives_the_older_instruction_or_ud),
 		cmocka_unit_test(prefix_that_selects_no_row_is_not_mandatory),
+		cmocka_unit_test(vex_w_is_no_size_outside_64_bit_mode),
 		cmocka_unit_test(near_branches_with_66_follow_the_vendor),
 		cmocka_unit_test(a_feature_can_take_one_operand_size_away),
 		cmocka_unit_test(

@@ -447,6 +447,11 @@ static bool exempt_only_zydis(const struct pair *p)
 	if (p->features.is_amd && p->z.opcode_map == ZYDIS_OPCODE_MAP_0F &&
 	    p->z.opcode == 0x0d && p->z.raw.modrm.mod == 3)
 		return true;
+	/* W1 outside 64-bit mode is #UD (SDM 2, seen on a host). */
+	if ((p->z.mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
+	     p->z.mnemonic == ZYDIS_MNEMONIC_VPEXTRD) &&
+	    p->mode != X86_MODE_64 && p->z.raw.vex.W)
+		return true;
 	return !is_offered(p->z.meta.isa_set);
 }
 

@@ -65,7 +65,9 @@ static unsigned row_traits(const struct isa_row *r)
 		}
 	}
 	if (r->op == ISA_OP_CMPXCHG8B || r->op == ISA_OP_LAHF ||
-	    r->op == ISA_OP_SAHF || (r->map == ISA_MAP_0F && r->opcode == 0x0d))
+	    r->op == ISA_OP_SAHF || r->op == ISA_OP_VPINSRD ||
+	    r->op == ISA_OP_VPEXTRD ||
+	    (r->map == ISA_MAP_0F && r->opcode == 0x0d))
 		t |= DECODE_RULES;
 	return t;
 }
