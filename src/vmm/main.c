@@ -193,6 +193,8 @@ static void vmm_fini(struct vmm *v)
 		log_info("machine '%s' ended: %s", v->config.name,
 			 control_exit_names[v->exit_reason]);
 	ready_fini(v);
+	if (v->machine && v->has_exited)
+		vmm_log_statistics(v);
 	if (v->machine)
 		machine_free(v->machine);
 	v->machine = NULL;

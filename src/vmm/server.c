@@ -38,21 +38,6 @@ static int method_create(struct vmm *v, struct client *c, json_t *params,
 	return -EEXIST;
 }
 
-static u64 status_field_kib(const char *name)
-{
-	char line[256];
-	unsigned long long kib = 0;
-	size_t n = strlen(name);
-	FILE *f = fopen("/proc/self/status", "re");
-
-	while (f && fgets(line, sizeof(line), f))
-		if (strncmp(line, name, n) == 0)
-			sscanf(line + n, ": %llu", &kib);
-	if (f)
-		fclose(f);
-	return kib;
-}
-
 static u64 stat_value(const struct machine_info *info, const char *name)
 {
 	for (size_t i = 0; i < info->stat_count; i++)
@@ -71,8 +56,8 @@ static int method_status(struct vmm *v, struct client *c, json_t *params,
 		.memory_bytes = v->config.memory_bytes,
 		.pid = getpid(),
 		.uptime_ns = clock_mono_ns() - v->started_ns,
-		.resident_bytes = status_field_kib("VmRSS") * KIB,
-		.guest_resident_bytes = status_field_kib("RssShmem") * KIB,
+		.resident_bytes = vmm_status_kib("VmRSS") * KIB,
+		.guest_resident_bytes = vmm_status_kib("RssShmem") * KIB,
 	};
 
 	machine_info(v->machine, &info);

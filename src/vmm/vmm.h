@@ -10,6 +10,7 @@
  *   server.c  clients and the method table
  *   config.c  the API's configuration to the machine's
  *   ready.c   the agent's ready notice
+ *   statistics.c  what the machine has cost
  */
 #pragma once
 
@@ -56,6 +57,10 @@ int config_from_api(const struct api_machine_config *api, int *fds,
 void ready_accept(struct vmm *v, int fd);
 void ready_fini(struct vmm *v);
 json_t *ready_event(const struct vmm *v); /* "agent-ready" */
+
+/* statistics.c */
+u64 vmm_status_kib(const char *field); /* of /proc/self/status */
+void vmm_log_statistics(struct vmm *v);
 
 /* main.c: ends the process; the first reason counts. */
 void vmm_exit(struct vmm *v, enum control_exit reason, int status,
