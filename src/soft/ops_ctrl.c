@@ -4,7 +4,7 @@
  * A branch checks its target before anything is changed: 64-bit targets are
  * canonical, others within CS's limit, else #GP(0) at the branch itself
  * (SDM 2 "JMP", "CALL", "RET"). In 64-bit mode the operand size of near
- * branches is 64 bits; the decoder's osize says so.
+ * branches is 64 bits, but 16 bits on AMD with 66; the decoder's osize says so.
  */
 #include "soft/access.h"
 
@@ -25,21 +25,15 @@ void soft_branch(struct vcpu *v, u64 target, unsigned osize)
 	v->next_rip = checked_target(v, target, osize);
 }
 
-/* Near branches of 64-bit code are 64 bits wide whatever the prefixes. */
-static unsigned branch_size(const struct vcpu *v, const struct insn *in)
-{
-	return v->code_mode == X86_MODE_64 ? 8 : in->osize;
-}
-
 static void op_jcc(struct vcpu *v, const struct insn *in)
 {
 	if (soft_condition(v, in->opcode & 15))
-		soft_branch(v, v->next_rip + in->imm, branch_size(v, in));
+		soft_branch(v, v->next_rip + in->imm, in->osize);
 }
 
 static void op_jmp_rel(struct vcpu *v, const struct insn *in)
 {
-	soft_branch(v, v->next_rip + in->imm, branch_size(v, in));
+	soft_branch(v, v->next_rip + in->imm, in->osize);
 }
 
 static u64 rm_target(struct vcpu *v, const struct insn *in, unsigned n)
@@ -50,7 +44,7 @@ static u64 rm_target(struct vcpu *v, const struct insn *in, unsigned n)
 
 static void op_jmp_rm(struct vcpu *v, const struct insn *in)
 {
-	unsigned n = branch_size(v, in);
+	unsigned n = in->osize;
 
 	soft_branch(v, rm_target(v, in, n), n);
 }
@@ -75,19 +69,19 @@ static void call_to(struct vcpu *v, u64 target, unsigned n)
 
 static void op_call_rel(struct vcpu *v, const struct insn *in)
 {
-	call_to(v, v->next_rip + in->imm, branch_size(v, in));
+	call_to(v, v->next_rip + in->imm, in->osize);
 }
 
 static void op_call_rm(struct vcpu *v, const struct insn *in)
 {
-	unsigned n = branch_size(v, in);
+	unsigned n = in->osize;
 
 	call_to(v, rm_target(v, in, n), n);
 }
 
 static void op_ret_near(struct vcpu *v, const struct insn *in)
 {
-	unsigned n = branch_size(v, in);
+	unsigned n = in->osize;
 	u64 sp = v->gpr[X86_RSP];
 	u64 target;
 
@@ -123,14 +117,14 @@ static void op_loop(struct vcpu *v, const struct insn *in)
 	else if (in->row->op == ISA_OP_LOOPNE)
 		taken &= !soft_zf(v);
 	if (taken)
-		soft_branch(v, v->next_rip + in->imm, branch_size(v, in));
+		soft_branch(v, v->next_rip + in->imm, in->osize);
 	soft_gpr_write(v, X86_RCX, in->asize, count);
 }
 
 static void op_jrcxz(struct vcpu *v, const struct insn *in)
 {
 	if (!soft_gpr_read(v, X86_RCX, in->asize))
-		soft_branch(v, v->next_rip + in->imm, branch_size(v, in));
+		soft_branch(v, v->next_rip + in->imm, in->osize);
 }
 
 /* ---- flags ---- */

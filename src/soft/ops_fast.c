@@ -382,8 +382,9 @@ static void ret_8(struct vcpu *v, const struct insn *in)
 	}
 CMOV(0)
 CMOV(1)
-CMOV(2) CMOV(3) CMOV(4) CMOV(5) CMOV(6) CMOV(7) CMOV(8) CMOV(9) CMOV(10)
-	CMOV(11) CMOV(12) CMOV(13) CMOV(14) CMOV(15)
+CMOV(2)
+CMOV(3) CMOV(4) CMOV(5) CMOV(6) CMOV(7) CMOV(8) CMOV(9) CMOV(10) CMOV(11)
+	CMOV(12) CMOV(13) CMOV(14) CMOV(15)
 
 		static void op_setcc_reg(struct vcpu *v, const struct insn *in)
 {
@@ -406,7 +407,8 @@ CMOV(2) CMOV(3) CMOV(4) CMOV(5) CMOV(6) CMOV(7) CMOV(8) CMOV(9) CMOV(10)
 JCC(0)
 JCC(1)
 JCC(2)
-JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13)
+JCC(3)
+JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13)
 	JCC(14) JCC(15)
 
 	/* ---- choosing ---- */
@@ -574,6 +576,7 @@ static soft_op_fn pick_1b(struct soft_entry *e)
 	unsigned n = op & 1 ? in->osize : 1;
 	unsigned s = size_index(n);
 	bool is_64 = e->mode == X86_MODE_64;
+	bool is_near64 = is_64 && in->osize == 8; /* branches */
 
 	if (op < 0x40 && (op & 7) < 6)
 		return pick_alu(e, op, n);
@@ -591,7 +594,7 @@ static soft_op_fn pick_1b(struct soft_entry *e)
 			return mov_table[modrm_form(e, 2, true)][1];
 		return pick_extend(e, movsx4_table, 4);
 	case 0x70 ... 0x7f:
-		return is_64 ? jcc_table[op & 15] : NULL;
+		return is_near64 ? jcc_table[op & 15] : NULL;
 	case 0x80:
 	case 0x81:
 	case 0x82:
@@ -626,12 +629,12 @@ static soft_op_fn pick_1b(struct soft_entry *e)
 	case 0xd1:
 		return pick_shift(e, 1);
 	case 0xc3:
-		return is_64 ? ret_8 : NULL;
+		return is_near64 ? ret_8 : NULL;
 	case 0xe8:
-		return is_64 ? call_rel_8 : NULL;
+		return is_near64 ? call_rel_8 : NULL;
 	case 0xe9:
 	case 0xeb:
-		return is_64 ? jmp_rel_8 : NULL;
+		return is_near64 ? jmp_rel_8 : NULL;
 	case 0xc6:
 	case 0xc7:
 		if (in->row->op != ISA_OP_MOV)
@@ -660,8 +663,9 @@ static soft_op_fn pick_0f(struct soft_entry *e)
 		e->amask_shift = 64 - 8 * in->osize; /* of the register */
 		return cmov_table[in->opcode & 15];
 	case 0x80 ... 0x8f:
-		return e->mode == X86_MODE_64 ? jcc_table[in->opcode & 15]
-					      : NULL;
+		return e->mode == X86_MODE_64 && in->osize == 8
+			       ? jcc_table[in->opcode & 15]
+			       : NULL;
 	case 0x90 ... 0x9f:
 		if (in->is_mem)
 			return NULL;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Instructions that 64-bit mode does not have: decimal arithmetic, PUSHA,
- * POPA, BOUND, ARPL, SALC. After SDM 2; the undefined flags are computed as
- * AMD and Intel processors leave them where both agree.
+ * POPA, BOUND, ARPL, SALC. After SDM 2; the undefined flags are those that
+ * AMD processors leave, which take them from the sum inside.
  */
 #include "soft/access.h"
 
 #define FLAG_CF	  0x100u
 #define FLAG_AF	  0x1000u
+#define FLAG_OF	  1u
 #define FLAG_ZF	  0x4000u
 #define FLAGS_SZP (0x8000u | 0x4000u | 0x400u)
 
@@ -28,40 +29,61 @@ static void set_szp(struct vcpu *v, u8 value, u32 keep)
 		(v->aflags & FLAGS_SZP) | 0x200 | (keep & ~(FLAGS_SZP | 0x200));
 }
 
+/* All flags of the byte sum a + b or difference a - b. */
+static u8 sum_flags(struct vcpu *v, u8 a, u8 b, bool is_add)
+{
+	u8 r = is_add ? a + b : a - b;
+	u8 overflow = (a ^ r) & ((is_add ? b : (u8)~b) ^ r) & 0x80;
+	bool carry = is_add ? r < a : a < b;
+
+	set_szp(v, r,
+		(carry ? FLAG_CF : 0) | (((a ^ b ^ r) & 0x10) ? FLAG_AF : 0) |
+			(overflow ? FLAG_OF : 0));
+	return r;
+}
+
+static void put_flags(struct vcpu *v, u32 mask, bool af, bool cf)
+{
+	v->aflags =
+		(v->aflags & ~mask) | (af ? FLAG_AF : 0) | (cf ? FLAG_CF : 0);
+}
+
+/* SF, ZF, PF, OF are of the 16-bit sum before AL's upper half is cleared. */
 static void op_aaa_aas(struct vcpu *v, const struct insn *in)
 {
-	u16 ax = v->gpr[X86_RAX];
+	u16 ax = v->gpr[X86_RAX], old = ax;
 	bool carry = (ax & 15) > 9 || v->aflags & FLAG_AF;
-	u32 f = 0x200;
+	bool is_add = in->row->op == ISA_OP_AAA;
+	u16 overflow;
 
-	if (carry) {
-		ax = in->row->op == ISA_OP_AAA ? ax + 0x106 : ax - 0x106;
-		f |= FLAG_AF | FLAG_CF;
-	}
-	ax &= 0xff0f;
-	put_ax(v, ax);
-	set_szp(v, (u8)ax, f);
+	if (carry)
+		ax = is_add ? ax + 0x106 : ax - 0x106;
+	overflow = (old ^ ax) & (is_add ? ax : ~ax) & 0x8000;
+	soft_compare(v, ax, 0, 2);
+	v->aflags = (v->aflags & FLAGS_SZP) | 0x200 | (overflow ? FLAG_OF : 0);
+	put_flags(v, FLAG_AF | FLAG_CF, carry, carry);
+	put_ax(v, ax & 0xff0f);
 }
 
 static void op_daa_das(struct vcpu *v, const struct insn *in)
 {
-	u8 al = v->gpr[X86_RAX], old = al;
+	u8 al = v->gpr[X86_RAX], adjust = 0;
 	bool cf = v->aflags & FLAG_CF, out_cf = false, af = false;
 	bool is_add = in->row->op == ISA_OP_DAA;
 
 	if ((al & 15) > 9 || v->aflags & FLAG_AF) {
 		out_cf = cf || (is_add ? al > 0xff - 6 : al < 6);
-		al = is_add ? al + 6 : al - 6;
+		adjust = 6;
 		af = true;
 	}
-	if (old > 0x99 || cf) {
-		al = is_add ? al + 0x60 : al - 0x60;
+	if (al > 0x99 || cf) {
+		adjust += 0x60;
 		out_cf = true;
 	} else if (is_add) {
 		out_cf = false;
 	}
-	put_al(v, al);
-	set_szp(v, al, (out_cf ? FLAG_CF : 0) | (af ? FLAG_AF : 0));
+	put_al(v, sum_flags(v, al, adjust, is_add));
+	put_flags(v, FLAG_AF | FLAG_CF, af, out_cf);
 }
 
 static void op_aam(struct vcpu *v, const struct insn *in)
@@ -77,10 +99,8 @@ static void op_aam(struct vcpu *v, const struct insn *in)
 static void op_aad(struct vcpu *v, const struct insn *in)
 {
 	u16 ax = v->gpr[X86_RAX];
-	u8 al = (u8)ax + (ax >> 8) * (u8)in->imm;
 
-	put_ax(v, al);
-	set_szp(v, al, 0);
+	put_ax(v, sum_flags(v, (u8)ax, (ax >> 8) * (u8)in->imm, true));
 }
 
 static void op_salc(struct vcpu *v, const struct insn *in)

@@ -11,8 +11,6 @@
  *	test_oracle [CASES_PER_ROW [SEED [MNEMONIC]]]
  *
  * Not compared, and why: FOP, FIP, FDP (they read as zero, see fpu.c).
- * Near branches with 66 in 64-bit mode: Intel ignores the prefix, as we do,
- * AMD truncates RIP.
  * SHA with a misaligned operand: #GP as SDM 2 says; AMD has no such check.
  * Memory after a fault of ENTER: the host has pushed already, below rSP.
  */
@@ -500,8 +498,6 @@ static bool generate_in_mode(struct oracle_case *c, const struct isa_row *row,
 	len = x86_decode(&in, c->code, 15, c->mode, features);
 	if (len <= 0 || in.row != row)
 		return false;
-	if (row->attr & ISA_F64 && in.prefixes & X86_P_OPSIZE)
-		return false;
 	c->len = len;
 	c->is_rep = row->class == ISA_STR;
 	c->in.gpr[X86_RSP] = data_at(c, ORACLE_DATA + 4096 - 64 + rnd() % 128);
@@ -574,6 +570,22 @@ static bool is_tested(const struct isa_row *row,
 	    !(features->bits & BIT64(row->feature)))
 		return false;
 	switch (row->op) {
+	case ISA_OP_AAA:
+	case ISA_OP_AAS:
+	case ISA_OP_AAM:
+	case ISA_OP_AAD:
+	case ISA_OP_DAA:
+	case ISA_OP_DAS:
+	case ISA_OP_SALC:
+	case ISA_OP_PUSHA:
+	case ISA_OP_POPA:
+	case ISA_OP_BOUND:
+	case ISA_OP_ARPL:
+	case ISA_OP_LDMXCSR:
+	case ISA_OP_VLDMXCSR:
+	case ISA_OP_STMXCSR:
+	case ISA_OP_VSTMXCSR:
+		return true;
 	case ISA_OP_RDRAND:
 	case ISA_OP_RDSEED:
 	case ISA_OP_INS:

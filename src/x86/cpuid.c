@@ -445,6 +445,22 @@ static const struct isa_bit isa_bits[] = {
 };
 // clang-format on
 
+/* AMD, or Hygon, whose CPUs are AMD's design. */
+static bool is_amd_vendor(const struct kvm_cpuid2 *table)
+{
+	u32 r[4] = {0};
+
+	if (table) {
+		const struct kvm_cpuid_entry2 *e = x86_cpuid_find(table, 0, 0);
+
+		if (e)
+			memcpy(r, &e->eax, sizeof(r));
+	} else {
+		host_leaf(0, 0, r);
+	}
+	return r[ECX] == 0x444d4163u || r[ECX] == 0x656e6975u;
+}
+
 /* table NULL: the host. */
 static struct isa_features isa_of(const struct kvm_cpuid2 *table)
 {
@@ -466,6 +482,7 @@ static struct isa_features isa_of(const struct kvm_cpuid2 *table)
 		if (r[x->reg] & BIT32(x->bit))
 			f.bits |= BIT64(x->feature);
 	}
+	f.is_amd = is_amd_vendor(table);
 	return f;
 }
 
