@@ -84,9 +84,7 @@ void soft_fpu_leave(struct vcpu *v)
 	__asm__ volatile("fninit");
 }
 
-/* The waiting instructions that are emulated here: a pending unmasked
- * exception is reported first. */
-static void x87_check_pending(struct vcpu *v)
+void soft_x87_check_pending(struct vcpu *v)
 {
 	u16 fsw;
 
@@ -347,7 +345,7 @@ static void op_fldenv(struct vcpu *v, const struct insn *in)
 	u8 mem[ENV_BYTES], env[ENV_BYTES];
 	gva_t va;
 
-	x87_check_pending(v);
+	soft_x87_check_pending(v);
 	va = soft_entry_lin(v, soft_entry_of(in), n, SOFT_R);
 	soft_read_bytes(v, va, mem, n, SOFT_R);
 	env_load(env, mem, in->osize);
@@ -373,7 +371,7 @@ static void op_frstor(struct vcpu *v, const struct insn *in)
 	u8 mem[STATE_BYTES], host[STATE_BYTES];
 	gva_t va;
 
-	x87_check_pending(v);
+	soft_x87_check_pending(v);
 	va = soft_entry_lin(v, soft_entry_of(in), n, SOFT_R);
 	soft_read_bytes(v, va, mem, n, SOFT_R);
 	env_load(host, mem, in->osize);

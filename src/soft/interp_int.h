@@ -133,6 +133,8 @@ void soft_op_pass_reg(struct vcpu *v, const struct insn *in);
 void soft_op_pass_mem(struct vcpu *v, const struct insn *in);
 /* As soft_op_pass_mem with a given operand address. */
 void soft_op_pass_at(struct vcpu *v, const struct insn *in, gva_t va);
+/* Waiting x87 and MMX instructions: a pending unmasked exception is #MF. */
+void soft_x87_check_pending(struct vcpu *v);
 /* #UD, #NM by CR0, CR4, XCR0 for the row's attributes. */
 void soft_fpu_check(struct vcpu *v, const struct isa_row *row);
 

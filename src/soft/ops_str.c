@@ -113,11 +113,14 @@ static void op_movs(struct vcpu *v, const struct insn *in)
 		return;
 	do {
 		gva_t src = str_lin(&s, in->seg, X86_RSI, SOFT_R);
-		gva_t dst = str_lin(&s, X86_ES, X86_RDI, SOFT_W);
-		u8 *p, *d;
+		u8 *p = soft_tlb_r(v, src, s.n), *d;
+		gva_t dst;
 
 		done = 1;
-		p = soft_tlb_r(v, src, s.n);
+		/* All faults of the source come before any of the other. */
+		if (!p)
+			soft_probe(v, src, s.n, SOFT_R);
+		dst = str_lin(&s, X86_ES, X86_RDI, SOFT_W);
 		d = soft_tlb_w(v, dst, s.n);
 		if (p && d && str_can_chunk(&s)) {
 			done = MIN(str_run(&s, src, X86_RSI),
@@ -194,8 +197,8 @@ static void op_cmps(struct vcpu *v, const struct insn *in)
 		return;
 	for (;;) {
 		gva_t src = str_lin(&s, in->seg, X86_RSI, SOFT_R);
-		gva_t dst = str_lin(&s, X86_ES, X86_RDI, SOFT_R);
 		u64 a = soft_lin_read(v, src, s.n);
+		gva_t dst = str_lin(&s, X86_ES, X86_RDI, SOFT_R);
 
 		soft_compare(v, a, soft_lin_read(v, dst, s.n), s.n);
 		str_advance(&s, X86_RSI, 1);

@@ -71,14 +71,15 @@ static void load_case(ucontext_t *uc)
 		g[gregs[i]] = (greg_t)c->in.gpr[i];
 	g[REG_RIP] = (greg_t)c->in.rip;
 	g[REG_CSGSFS] = (greg_t)csgsfs(c->mode);
-	g[REG_EFL] = (greg_t)((c->in.rflags & ARITH) | 0x202 | TF);
+	g[REG_EFL] = (greg_t)((c->in.rflags & ARITH) | 0x202 |
+			      (c->is_sequence ? 0 : TF));
 	/* The kernel's words in the image (464…511) stay. */
 	memcpy(fp, c->in.xsave, 464);
 	memcpy(fp + 576, c->in.xsave + 576, 256);
 	*(u64 *)(fp + 512) |= 7;
 	memcpy((void *)ORACLE_DATA, c->in.data, ORACLE_DATA_BYTES);
 	memcpy((void *)(c->in.rip + (c->mode == X86_MODE_16 ? ORACLE_CODE : 0)),
-	       c->code, sizeof(c->code));
+	       c->code, c->is_sequence ? ORACLE_CODE_BYTES : 16);
 	child.steps = 0;
 }
 

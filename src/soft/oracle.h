@@ -18,6 +18,7 @@
 #define ORACLE_DATA	  0x1002000ull /* two pages */
 #define ORACLE_DATA_BYTES 8192u
 #define ORACLE_BATCH	  64
+#define ORACLE_CODE_BYTES 128 /* of a sequence; 16 of an instruction */
 
 #define ORACLE_DATA16	    0x6000u /* offset of ORACLE_DATA in DS, ES, SS */
 #define ORACLE_DATA16_LIMIT (ORACLE_DATA16 + ORACLE_DATA_BYTES - 1)
@@ -38,11 +39,12 @@ struct oracle_state {
 };
 
 struct oracle_case {
-	u8 code[16];
+	u8 code[ORACLE_CODE_BYTES];
 	u8 len;
-	u8 mode;	 /* enum x86_mode */
-	bool is_rep;	 /* traps after each iteration */
-	bool is_skipped; /* the child could not run it */
+	u8 mode;	  /* enum x86_mode */
+	bool is_rep;	  /* traps after each iteration */
+	bool is_sequence; /* runs to a fault, which UD2 makes at last */
+	bool is_skipped;  /* the child could not run it */
 	struct oracle_state in, out;
 };
 

@@ -685,6 +685,14 @@ void soft_op_pass_mem(struct vcpu *v, const struct insn *in)
 		stub(v, p);
 		return;
 	}
+	/* A pending x87 exception comes before any fault of the operand. */
+	if (in->row->attr & (ISA_X87 | ISA_MMX) &&
+	    !(in->row->attr & ISA_X87_NOWAIT))
+		soft_x87_check_pending(v);
+	/* Misaligned comes before not canonical (seen on AMD). */
+	if (e->needs_alignment && v->code_mode == X86_MODE_64 &&
+	    soft_flat_lin(v, e) & (e->mem_size - 1u))
+		soft_gp(v, 0);
 	pass_slow(v, in,
 		  soft_entry_lin(v, e, in->mem_size,
 				 (e->is_read ? SOFT_R : 0) |
