@@ -31,6 +31,7 @@
 #define BOOT_SMBIOS_GPA	   0xf0000ull /* … and SMBIOS */
 #define BOOT_SMBIOS_BYTES  0x1000ull
 #define BOOT_TABLES_BYTES  0x20000ull
+#define BOOT_HANDLERS_GPA  0xfff00ull /* multiboot: for real mode's vectors */
 #define BOOT_HIGH_GPA	   0x100000ull
 
 enum boot_e820_type { BOOT_E820_RAM = 1, BOOT_E820_RESERVED = 2 };
@@ -66,7 +67,14 @@ struct boot_entry {
 	enum boot_mode mode;
 	u64 rip, rax, rbx, rsi, rsp;
 	u64 cr3; /* long mode */
+	/* The kernel expects interrupt controllers and timer 0 as a BIOS
+	 * leaves them; BOOT_PIC_BASE are the vectors. */
+	bool wants_bios;
 };
+
+/* First vectors of the two PICs, as a BIOS has them. */
+#define BOOT_PIC_BASE_0 0x08
+#define BOOT_PIC_BASE_1 0x70
 
 #define BOOT_GDT_CODE32 0x08
 #define BOOT_GDT_CODE64 0x10 /* Linux's __BOOT_CS */

@@ -256,6 +256,23 @@ static void segments_outside_ram_or_below_1_mib_are_refused(void **state)
 	}
 }
 
+static void multiboot_kernel_finds_vectors_that_end_interrupts(void **state)
+{
+	struct fixture *f = *state;
+	const u8 *h;
+
+	make_multiboot(f, 0x100000, 8192);
+	assert_int_equal(load(f), 0);
+	assert_true(f->entry.wants_bios);
+	h = f->ram + 0xf0000 + ld_le16(f->ram + 8 * 4);
+	assert_int_equal(ld_le16(f->ram + 8 * 4 + 2), 0xf000);
+	assert_memory_equal(h, "\x50\xb0\x20\xe6\x20\x58\xcf", 7);
+	h = f->ram + 0xf0000 + ld_le16(f->ram + 0x77 * 4);
+	assert_memory_equal(h, "\x50\xb0\x20\xe6\xa0\xe6\x20\x58\xcf", 9);
+	h = f->ram + 0xf0000 + ld_le16(f->ram + 0x21 * 4);
+	assert_int_equal(*h, 0xcf);
+}
+
 static void multiboot_kernel_may_lie_between_mbi_and_command_line(void **state)
 {
 	struct fixture *f = *state;
@@ -410,6 +427,7 @@ int main(void)
 		T(an_initrd_larger_than_ram_is_refused),
 		T(an_overlong_command_line_is_refused),
 		T(multiboot_kernel_gets_its_information),
+		T(multiboot_kernel_finds_vectors_that_end_interrupts),
 		T(multiboot_kernel_may_lie_between_mbi_and_command_line),
 		T(segments_outside_ram_or_below_1_mib_are_refused),
 		T(overlapping_segments_are_refused),

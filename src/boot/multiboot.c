@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Source: Multiboot Specification version 0.6.96 §3.1 (header), §3.2 (machine
  * state), §3.3 (information). Video modes are not offered; a kernel that
- * requires one is refused. */
+ * requires one is refused.
+ *
+ * "Other machine state should be left […] as initialized by the BIOS" (§3.2):
+ * real mode's vectors lead to handlers that end the interrupt, and the caller
+ * is asked for the rest (wants_bios). BIOS services are not modelled. */
 #include "boot/boot_int.h"
 
 #include <errno.h>
@@ -123,6 +127,33 @@ static void info_fill(const struct boot_config *cfg, u8 *page)
 	}
 }
 
+/* Handlers in segment 0xf000: IRET alone, and with an end of interrupt to the
+ * first PIC or to both. */
+static const u8 handlers[] = {
+	0xcf,					  /* 0: iret */
+	0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf, /* 1: push ax … */
+	0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf, /* 8 */
+};
+
+static int write_vectors(const struct boot_config *cfg)
+{
+	u8 ivt[256 * 4];
+
+	for (unsigned i = 0; i < 256; i++) {
+		unsigned off = BOOT_HANDLERS_GPA & 0xffff;
+
+		if (i - BOOT_PIC_BASE_0 < 8)
+			off += 1;
+		else if (i - BOOT_PIC_BASE_1 < 8)
+			off += 8;
+		st_le32(ivt + i * 4, 0xf0000000u | off);
+	}
+	if (mem_write(cfg->mem, 0, ivt, sizeof(ivt)) < 0)
+		return -ENOMEM;
+	return mem_write(cfg->mem, BOOT_HANDLERS_GPA, handlers,
+			 sizeof(handlers));
+}
+
 int boot_load_multiboot(const struct boot_config *cfg,
 			const struct boot_kernel *k, struct boot_entry *out,
 			struct err *err)
@@ -167,7 +198,10 @@ int boot_load_multiboot(const struct boot_config *cfg,
 	info_fill(cfg, page);
 	if (mem_write(cfg->mem, BOOT_PARAMS_GPA, page, sizeof(page)) < 0)
 		return err_set(err, -ENOMEM, "no memory for the boot info");
+	if (write_vectors(cfg) < 0)
+		return err_set(err, -ENOMEM, "no memory for the vectors");
 	out->mode = BOOT_MODE_PROTECTED;
+	out->wants_bios = true;
 	out->rip = entry;
 	out->rax = MB_LOADER_MAGIC;
 	out->rbx = BOOT_PARAMS_GPA;

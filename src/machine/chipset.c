@@ -329,3 +329,23 @@ int chipset_write_tables(struct machine *m, gpa_t *out_rsdp, struct err *err)
 	rc = acpi_build(&acpi, out_rsdp, err);
 	return rc < 0 ? rc : smbios_build(&smbios, err);
 }
+
+void chipset_bios_apply(struct machine *m)
+{
+	static const struct {
+		u8 port, value;
+	} writes[] = {
+		/* clang-format off */
+		{0x20, 0x11}, {0x21, BOOT_PIC_BASE_0}, {0x21, 4}, {0x21, 1},
+		{0xa0, 0x11}, {0xa1, BOOT_PIC_BASE_1}, {0xa1, 2}, {0xa1, 1},
+		{0x21, 0xf8}, {0xa1, 0xff}, /* timer and keyboard only */
+		{0x43, 0x34}, {0x40, 0}, {0x40, 0}, /* mode 2, 65536 ticks */
+		/* clang-format on */
+	};
+
+	/* No vCPU runs yet: nobody gets in between. */
+	pthread_mutex_unlock(mem_io_lock(m->mem));
+	for (size_t i = 0; i < ARRAY_SIZE(writes); i++)
+		mem_pio_write(m->mem, writes[i].port, 1, writes[i].value);
+	pthread_mutex_lock(mem_io_lock(m->mem));
+}

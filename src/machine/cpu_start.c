@@ -28,10 +28,24 @@ static struct kvm_segment flat_segment(u16 selector, bool is_code, bool is_long)
 	};
 }
 
+/* Virtual wire mode: the PIC's INTR and NMI through LINT0 and LINT1. MP
+ * Specification 1.4 §3.6.2.2. */
+static void apply_virtual_wire(struct vcpu_state *vs)
+{
+	u8 *regs = (u8 *)vs->lapic.regs;
+
+	st_le32(regs + 0xf0, 0x1ff);  /* SVR: enabled */
+	st_le32(regs + 0x350, 0x700); /* LVT LINT0: ExtINT */
+	st_le32(regs + 0x360, 0x400); /* LVT LINT1: NMI */
+}
+
 void cpu_start_apply(const struct boot_entry *entry, struct vcpu_state *vs)
 {
 	bool is_long = entry->mode == BOOT_MODE_LONG;
 	struct kvm_sregs2 *s = &vs->sregs;
+
+	if (entry->wants_bios)
+		apply_virtual_wire(vs);
 
 	s->cs = flat_segment(is_long ? BOOT_GDT_CODE64 : BOOT_GDT_CODE32, true,
 			     is_long);

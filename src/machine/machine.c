@@ -283,6 +283,8 @@ static int machine_power_on(struct machine *m, struct err *err)
 	rc = boot_kernel(m, &entry, err);
 	for (u32 i = 0; rc == 0 && i < m->vcpus.count; i++)
 		rc = vcpu_power_on(m, i, &entry, err);
+	if (rc == 0 && entry.wants_bios)
+		chipset_bios_apply(m);
 	return rc;
 }
 

@@ -132,6 +132,9 @@ int chipset_add_disks(struct machine *m, struct err *err);
 int chipset_add_network(struct machine *m, struct err *err);
 int chipset_add_vsock(struct machine *m, struct err *err);
 int chipset_write_tables(struct machine *m, gpa_t *out_rsdp, struct err *err);
+/* The PICs and timer 0 as a BIOS leaves them: 18.2 interrupts a second. Gives
+ * up the device lock meanwhile. */
+void chipset_bios_apply(struct machine *m);
 extern const struct engine_irqchip_ops chipset_irqchip;
 
 /* cpu_start.c */
