@@ -266,13 +266,15 @@ static void op_cmpxchg8b(struct vcpu *v, const struct insn *in)
 {
 	struct soft_entry *e = soft_entry_of(in);
 	unsigned n = in->osize == 8 ? 16 : 8;
-	gva_t va = soft_entry_lin(v, e, n, SOFT_R | SOFT_W);
 	struct soft_operand o;
+	gva_t va;
 	bool zf;
 	u8 *p;
 
-	if (n == 16 && va & 15)
+	/* Misaligned comes before not canonical (seen on AMD). */
+	if (n == 16 && soft_flat_lin(v, e) & 15)
 		soft_gp(v, 0);
+	va = soft_entry_lin(v, e, n, SOFT_R | SOFT_W);
 	p = soft_tlb_w(v, va, n);
 	if (likely(p != NULL)) {
 		zf = cmpxchg_pair(v, p, n);
