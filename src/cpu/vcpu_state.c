@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The saved form of a vCPU: every field by name, none as raw structs, so that
  * padding and fields of later kernels stay out of the stream. Ranges of what
  * indexes something are checked here; what is architecturally legal is the

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* THEORY
  *
  * A /dev/kvm that opens is not yet a KVM that boots a kernel: nested and

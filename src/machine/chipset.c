@@ -239,13 +239,13 @@ int chipset_add_disks(struct machine *m, struct err *err)
 		struct machine_disk *d = &m->cfg.disks[i];
 		struct virtio_blk_config blk = {0};
 		struct virtio_device *ignored;
-		char name[16];
+		char name[20];
 		int fd = d->fd;
 		int rc;
 
 		d->fd = -1; /* the node's from here, also on failure */
 		rc = block_open_fd(m->loop, fd, &d->how, &m->disks[i], err);
-		snprintf(name, sizeof(name), "disk%zu", i);
+		snprintf(name, sizeof(name), "disk%u", (unsigned)i);
 		if (rc == 0) {
 			blk.at = attach(m, name);
 			blk.node = m->disks[i];

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* THEORY
  *
  * One register file, two doors: the xAPIC page (soft_apic_mmio_*) and the

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* THEORY
  *
  * The APIC timer is kept as the moment when the count reaches zero. Nothing

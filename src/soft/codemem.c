@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Executable memory for native stubs.
  *
  * THEORY. One anonymous file is mapped twice: readable and executable for the

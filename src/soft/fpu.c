@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* x87, SSE and AVX state: the FXSAVE and XSAVE families, the x87 environment,
  * MXCSR.
  *

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Far transfers, IRET and interrupt frames outside long mode. */
 #include "test/test.h"
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The decoded-instruction cache's memory, and how a decoded instruction is
  * bound to what executes it.
  *

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The interpreter's loop.
  *
  * THEORY. For each block: find its bytes in host memory, find the block by

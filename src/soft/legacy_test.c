@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* 16- and 32-bit code through the interpreter. */
 #include "test/test.h"
 

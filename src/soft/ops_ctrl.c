@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Near control flow, and the flag instructions that need no host.
  *
  * A branch checks its target before anything is changed: 64-bit targets are

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* C handlers for the forms that make up most of what runs.
  *
  * THEORY. Arithmetic is the host's own instruction in inline assembly,

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Instructions that 64-bit mode does not have: decimal arithmetic, PUSHA,
  * POPA, BOUND, ARPL, SALC. After SDM 2; the undefined flags are those that
  * AMD processors leave, which take them from the sum inside.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Instructions whose memory operand is not the plain ModRM one: the stack,
  * bit strings, XLAT, CMPXCHG8B/16B, masked moves and gathers.
  *

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* String instructions, with and without REP.
  *
  * THEORY. The architectural unit is one element. A run of elements that lies

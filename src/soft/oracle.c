@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* THEORY. The child raises a breakpoint trap. Its handler writes the case's
  * state into the signal frame, with TF set; returning from it loads all of
  * that and executes one instruction, whose single-step trap (or fault) enters

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Every instruction that the interpreter executes itself leaves what the host
  * CPU leaves: registers, all arithmetic flags, undefined ones included,
  * vector and x87 state, MXCSR, memory, and the kind of fault.

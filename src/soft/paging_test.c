@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The 2-level and the PAE walk, in 32-bit protected mode. */
 #include "test/test.h"
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Segment loads, limits and the instructions that look at descriptors, in 32-
  * and 16-bit code. */
 #include "test/test.h"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Host faults in native stubs become guest exceptions.
  *
  * THEORY. A stub keeps struct vcpu in R11 for its whole length and calls

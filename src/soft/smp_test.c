@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What two vCPUs see of each other: memory order, locked operations, and code
  * that one changes while the other runs it.
  *

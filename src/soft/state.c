@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* THEORY
  *
  * Conversion between struct vcpu and struct vcpu_state. Saving copies; loading

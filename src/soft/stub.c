@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Native stubs: the host executes the guest's instruction.
  *
  * THEORY. For a row of class ISA_PASS the stub is host code that loads what

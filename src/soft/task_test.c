@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Task switches: 32-bit protected mode, the current TSS at 0x3000. */
 #include "test/test.h"
 

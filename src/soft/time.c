@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The time-stamp counter: guest = host + offset. SDM 3B §18.17.
  *
  * The frequency comes from CPUID when it says so, else from 50 ms against

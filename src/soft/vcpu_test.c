@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The run loop over a scripted CPU: this file stands in for the interpreter,
  * event delivery and the MMU, so that what is tested is vcpu.c and park.c. */
 #include "soft/apic_int.h"

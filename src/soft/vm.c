@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The software engine's side of cpu/engine.h: VMs, vCPUs, and the probe. */
 #include "soft/soft_int.h"
 
