@@ -172,6 +172,27 @@ def console_shows_a_login_prompt():
     same(state_of(NAME)[1], "running")
 
 
+def a_shell_has_a_terminal_of_our_size():
+    t = Terminal("shell", NAME, env=env, rows=33, columns=111)
+    t.see("# ", 60)
+    t.type("stty size; echo term $TERM; tty\r")
+    t.see("33 111", 30)
+    t.see("term " + os.environ.get("TERM", "dumb"), 30)
+    t.see("/dev/pts/", 30)
+    t.see("# ", 30)
+    t.resize(44, 122)
+    os.kill(t.process.pid, signal.SIGWINCH)
+    time.sleep(1)
+    t.type("stty size\r")
+    t.see("44 122", 30)
+    t.type("sleep 1000\r")
+    time.sleep(1)
+    t.type("\x03")
+    t.see("# ", 30)
+    t.type("exit 9\r")
+    same(t.end(30), 9)
+
+
 def delete_of_a_running_machine_needs_force():
     status, out, err = run("delete", NAME, env=env)
     same(status, 1)
@@ -225,6 +246,7 @@ tests = [launch_returns_when_the_agent_is_ready,
          a_forward_leads_to_a_listener_in_the_guest,
          a_disk_keeps_what_was_written_and_synced,
          console_shows_a_login_prompt,
+         a_shell_has_a_terminal_of_our_size,
          delete_of_a_running_machine_needs_force,
          stop_shuts_the_machine_down,
          exec_in_a_stopped_machine_says_so,

@@ -4,7 +4,8 @@ ended whatever happens, tiny guests, and a busybox initramfs.
 
 A test is a function given to Suite.check: it raises AssertionError (or Skip)
 and is counted under its name, which states the rule."""
-import atexit, os, shutil, signal, subprocess, sys, tempfile, time, traceback
+import atexit, fcntl, os, select, shutil, signal, struct, subprocess, sys
+import tempfile, termios, time, traceback
 
 top = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -183,6 +184,62 @@ def popen(*args, env=None, stdin=subprocess.DEVNULL,
                          stdin=stdin, stdout=stdout, stderr=stderr, **more)
     started.append(p.pid)
     return p
+
+
+class Terminal:
+    """skerry ARGS on a terminal of its own: what a person types and sees."""
+
+    def __init__(self, *args, env=None, rows=30, columns=100):
+        self.master, slave = os.openpty()
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+
+        def own_terminal():
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        self.process = popen(*args, env=env, stdin=slave, stdout=slave,
+                             stderr=slave, start_new_session=True,
+                             preexec_fn=own_terminal)
+        self.seen = ""
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ,
+                    struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def see(self, text, seconds=20):
+        """Waits for text; what was seen up to its end is forgotten."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            left = end - time.monotonic()
+            assert left > 0, "no %r within %d s in:\n%s" % (
+                text, seconds, self.seen[-3000:])
+            if select.select([self.master], [], [], left)[0]:
+                try:
+                    more = os.read(self.master, 65536)
+                except OSError:
+                    more = b""
+                self.seen += more.decode(errors="replace")
+        head, _, self.seen = self.seen.partition(text)
+        return head
+
+    def is_as_before(self):
+        return termios.tcgetattr(self.slave) == self.before
+
+    def end(self, seconds=20):
+        """The exit status; the terminal must be as it was."""
+        status = self.process.wait(seconds)
+        assert self.is_as_before(), "the terminal was not restored"
+        self.close()
+        return status
+
+    def close(self):
+        for fd in (self.master, self.slave):
+            if fd >= 0:
+                os.close(fd)
+        self.master = self.slave = -1
 
 
 def assemble(name, code):
