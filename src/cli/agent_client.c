@@ -21,6 +21,8 @@ struct client {
 	int fd;
 	struct buf in, out;
 	bool has_stdin, is_tty;
+	bool has_heard; /* the agent has said something */
+	int unanswered; /* signals before that */
 	struct err *err;
 };
 
@@ -98,8 +100,14 @@ static int read_agent(struct client *c)
 	struct agent_frame f;
 	int rc = -EAGAIN, used;
 
+	if (n > 0) {
+		c->has_heard = true;
+		c->unanswered = 0;
+	}
 	if (n > 0)
 		c->in.len += n;
+	else if (n == 0 && !c->has_heard)
+		return err_set(c->err, -EPIPE, "the agent does not answer");
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		return err_set(c->err, -EPIPE,
 			       "the agent went away before the command ended");
@@ -114,14 +122,22 @@ static int read_agent(struct client *c)
 	return rc;
 }
 
-static void pass_signal(struct client *c, int sig)
+/* Passes it on, or ends us: when the terminal goes away (the command gets
+ * SIGHUP as the stream closes), and at the second Ctrl-C while the guest has
+ * not said a word: it may hang. */
+static int take_signal(struct client *c, int sig)
 {
 	u8 number = sig;
 
+	if (sig && sig != SIGWINCH && !c->has_heard)
+		c->unanswered++;
+	if (sig == SIGHUP || c->unanswered > 1)
+		return err_set(c->err, -EINTR, "interrupted");
 	if (sig == SIGWINCH)
 		send_window(c);
 	else if (sig)
 		agent_frame_append(&c->out, AGENT_SIGNAL, &number, 1);
+	return -EAGAIN;
 }
 
 static int client_run(struct client *c, int signal_fd)
@@ -138,7 +154,7 @@ static int client_run(struct client *c, int signal_fd)
 
 		poll(p, 3, -1);
 		if (p[1].revents)
-			pass_signal(c, signals_take(signal_fd));
+			rc = take_signal(c, signals_take(signal_fd));
 		if (p[2].revents)
 			read_stdin(c);
 		if (p[0].revents & POLLOUT) {
@@ -147,7 +163,8 @@ static int client_run(struct client *c, int signal_fd)
 			if (n > 0)
 				buf_consume(&c->out, n);
 		}
-		if (p[0].revents & (POLLIN | POLLHUP | POLLERR))
+		if (rc == -EAGAIN &&
+		    p[0].revents & (POLLIN | POLLHUP | POLLERR))
 			rc = read_agent(c);
 	}
 	return rc;

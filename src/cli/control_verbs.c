@@ -96,7 +96,10 @@ static int run_in(const char *name, char **argv, bool is_tty)
 		close(m.control_fd);
 	}
 	if (rc < 0)
-		cli_report(&err, hint_for(&err));
+		cli_report(&err, rc == -ENOTCONN || rc == -EPIPE
+					 ? "'skerry console' reaches a guest "
+					   "without the agent"
+					 : hint_for(&err));
 	return rc < 0 ? CLI_NO_COMMAND : rc;
 }
 

@@ -109,6 +109,19 @@ static void wait_for_end(struct machine *m, int signal_fd, struct ending *e)
 		machine_kill(m);
 }
 
+/* The agent's stream has broken: because the machine ended? */
+static void look_for_end(struct machine *m, struct ending *e, struct err *err)
+{
+	bool ready;
+
+	poll(&(struct pollfd){m->control_fd, POLLIN, 0}, 1, 1000);
+	ending_poll(m, e, &ready);
+	if (e->has_ended)
+		err_set(err, -EPIPE,
+			"machine '%s' ended before the command did: %s %.300s",
+			m->name, e->reason, e->detail);
+}
+
 static int run_command(struct machine *m, const struct machine_options *o,
 		       struct cli_args *args, int signal_fd)
 {
@@ -121,6 +134,8 @@ static int run_command(struct machine *m, const struct machine_options *o,
 	if (!rc)
 		rc = agent_run(m, args->command, isatty(0) && isatty(1),
 			       signal_fd, &err);
+	if (rc == -EPIPE && !e.has_ended)
+		look_for_end(m, &e, &err);
 	if (rc < 0)
 		cli_report(&err, hint_for(&err));
 	if (e.has_ended || rc == -EINTR || rc == -ETIMEDOUT ||

@@ -203,7 +203,7 @@ def delete_of_a_running_machine_needs_force():
 def stop_shuts_the_machine_down():
     status, out, err = run("stop", NAME, env=env, timeout=150)
     same((status, out, err), (0, "", ""))
-    same(vmms(), [])
+    wait_for("the end of the vmm", lambda: not vmms())
     same(state_of(NAME)[1], "stopped")
 
 
@@ -211,6 +211,17 @@ def exec_in_a_stopped_machine_says_so():
     status, out, err = guest("true")
     same((status, out), (125, ""))
     has(err, "'%s' is not running" % NAME)
+
+
+def a_vmm_killed_under_a_command_is_reported():
+    p = popen("run", IMAGE, "--name", NAME, "--", "sh", "-c",
+              "echo up; sleep 100", env=env)
+    same(p.stdout.readline(), b"up\n")
+    os.kill(vmms()[0], signal.SIGKILL)
+    out, err = p.communicate(timeout=20)
+    same((p.returncode, out), (125, b""))
+    has(err.decode(), "ended before the command did: killed")
+    same(vmms(), [])
 
 
 def run_starts_it_again_with_its_disk_and_passes_all_through():
@@ -250,6 +261,7 @@ tests = [launch_returns_when_the_agent_is_ready,
          delete_of_a_running_machine_needs_force,
          stop_shuts_the_machine_down,
          exec_in_a_stopped_machine_says_so,
+         a_vmm_killed_under_a_command_is_reported,
          run_starts_it_again_with_its_disk_and_passes_all_through,
          delete_removes_the_machine]
 for test in tests:

@@ -239,6 +239,17 @@ def a_guest_that_never_becomes_ready_times_out():
     same((vmms(), leftovers(env)), ([], []))
 
 
+def exec_in_a_guest_without_the_agent_says_so():
+    same(run("launch", "--kernel", spin, "--name", "mute", "--no-wait",
+             *SMALL, env=env)[0], 0)
+    status, out, err = run("exec", "mute", "--", "true", env=env)
+    same((status, out), (125, ""))
+    has(err, "reach the agent of 'mute'")
+    has(err, "skerry console")
+    same(run("delete", "--force", "mute", env=env)[0], 0)
+    same((vmms(), leftovers(env)), ([], []))
+
+
 def a_guest_that_ends_before_it_is_ready_says_how():
     k = assemble("dies", "	lidt 9f\n	ud2\n9:	.long 0, 0\n")
     got, out, err = run("run", "--kernel", k, *SMALL, "--", "true", env=env)
@@ -414,6 +425,7 @@ for test in (a_missing_image_names_what_to_do,
              a_build_without_a_network_says_so_and_leaves_nothing,
              an_interrupted_build_leaves_nothing,
              a_guest_that_never_becomes_ready_times_out,
+             exec_in_a_guest_without_the_agent_says_so,
              a_guest_that_ends_before_it_is_ready_says_how,
              a_killed_vmm_is_reported_and_leaves_nothing,
              a_killed_vmm_ends_a_waiting_command_with_125,
