@@ -155,6 +155,12 @@ def wait_for(what, condition, seconds=10):
     raise AssertionError("%s: not within %d s" % (what, seconds))
 
 
+def all_gone(env):
+    """No process and no folder is left; a process may still be exiting."""
+    wait_for("the end of every vmm", lambda: not vmms(), 5)
+    same(leftovers(env), [])
+
+
 def same(got, want, text=""):
     assert got == want, "got %r, wanted %r\n%s" % (got, want, text)
 

@@ -53,21 +53,21 @@ def ctrl_bracket_ends_the_machine_and_restores_the_terminal():
     t.type("x\x1d")
     t.see("machine 'seen' was stopped")
     same(t.end(), 0)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_signal_restores_the_terminal_too():
     t = start()
     t.process.send_signal(signal.SIGTERM)
     same(t.end(), 128 + 15)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_terminal_that_is_closed_ends_the_machine():
     t = start()
     t.close()  # the kernel sends SIGHUP
     t.process.wait(10)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_vmm_that_is_killed_restores_the_terminal():
@@ -102,7 +102,7 @@ def a_console_is_left_by_ctrl_bracket_and_the_machine_goes_on():
     same(run("stop", "--force", "seen", env=env), (0, "", ""))
     t.end()
     same(run("delete", "seen", env=env)[0], 0)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def root_logs_in_on_the_console_and_poweroff_comes_back():
@@ -117,7 +117,7 @@ def root_logs_in_on_the_console_and_poweroff_comes_back():
     t.see("# ", 30)
     t.type("poweroff\r")
     same(t.end(120), 0)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 for test in (every_key_goes_to_the_guest,

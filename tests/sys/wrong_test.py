@@ -63,7 +63,7 @@ def an_unreadable_image_is_said_to_be_unreadable():
                        capture_output=True, text=True)
     same((r.returncode, r.stdout), (1, ""))
     has(r.stderr, "open image '%s': Permission denied" % p)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_kernel_of_the_wrong_kind_is_refused():
@@ -145,7 +145,7 @@ def an_image_in_use_names_the_process_that_has_it():
     has(err, "process %d" % holder[0])
     p.terminate()
     same(p.wait(10), 128 + 15)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def readers_may_share_an_image():
@@ -174,7 +174,7 @@ def no_space_for_the_image_leaves_nothing():
     same((r.returncode, r.stdout), (125, ""))
     has(r.stderr, "No space left on device")
     has(r.stderr, "SKERRY_DATA_DIR")
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def private_image_once():
@@ -236,7 +236,7 @@ def a_guest_that_never_becomes_ready_times_out():
     has(err, "was not ready after 1 s")
     has(err, "delete --force")
     same(run("delete", "--force", "slow", env=env), (0, "", ""))
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def exec_in_a_guest_without_the_agent_says_so():
@@ -247,7 +247,7 @@ def exec_in_a_guest_without_the_agent_says_so():
     has(err, "reach the agent of 'mute'")
     has(err, "skerry console")
     same(run("delete", "--force", "mute", env=env)[0], 0)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_guest_that_ends_before_it_is_ready_says_how():
@@ -255,7 +255,7 @@ def a_guest_that_ends_before_it_is_ready_says_how():
     got, out, err = run("run", "--kernel", k, *SMALL, "--", "true", env=env)
     same((got, out), (125, ""))
     has(err, "ended before it was ready: triple-fault")
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 # ---- sudden ends ----
@@ -272,7 +272,7 @@ def a_killed_vmm_is_reported_and_leaves_nothing():
     out, err = p.communicate(timeout=10)
     same(p.returncode, 1)
     has(err.decode(), "killed")
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_killed_vmm_ends_a_waiting_command_with_125():
@@ -283,7 +283,7 @@ def a_killed_vmm_ends_a_waiting_command_with_125():
     out, err = p.communicate(timeout=10)
     same(p.returncode, 125, err)
     has(err.decode(), "killed")
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_killed_command_line_takes_its_machine_with_it():
@@ -303,7 +303,7 @@ def a_closed_terminal_and_other_signals_end_the_machine():
         p.send_signal(sig)
         out, err = p.communicate(timeout=10)
         same(p.returncode, 128 + sig, err)
-        same((vmms(), leftovers(env)), ([], []))
+        all_gone(env)
 
 
 def a_reader_that_goes_away_ends_the_run():
@@ -311,7 +311,7 @@ def a_reader_that_goes_away_ends_the_run():
     same(p.stdout.read(4), b"FFFF")
     p.stdout.close()
     p.wait(10)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 # ---- limits ----
@@ -385,7 +385,7 @@ def a_file_size_limit_gives_the_guest_an_error_only():
     got, out, err = run("run", "--kernel", k, "--debug-exit", *SMALL,
                         env=env, preexec_fn=set_limit)
     assert got in (1, 3), (got, err)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 def a_flood_of_output_stays_bounded():
@@ -406,7 +406,7 @@ def a_flood_of_output_stays_bounded():
     slow.kill()
     slow.wait()
     same(run("delete", "--force", "flood", env=env)[0], 0)
-    same((vmms(), leftovers(env)), ([], []))
+    all_gone(env)
 
 
 for test in (a_missing_image_names_what_to_do,
