@@ -22,6 +22,7 @@ static void err_accepts_no_error_struct(void **state)
 {
 	(void)state;
 	assert_int_equal(err_set(NULL, -EINVAL, "x"), -EINVAL);
+	assert_true(err_wrap(NULL, "x") < 0);
 }
 
 static void buf_grows_and_consumes(void **state)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -52,7 +53,7 @@ int err_wrap(struct err *err, const char *fmt, ...)
 	size_t used;
 
 	if (!err)
-		return 0;
+		return -EIO;
 	memcpy(inner, err->text, sizeof(inner));
 	va_start(ap, fmt);
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);

@@ -29,5 +29,6 @@ int err_sys(struct err *err, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Gives the error a stable id. */
 void err_set_id(struct err *err, const char *id);
 
-/* Prepends "<text>: " to an error that is set. Returns err->code. */
+/* Prepends "<text>: " to an error that is set. Returns err->code; without an
+ * error struct -EIO, since the callee's code is not known here. */
 int err_wrap(struct err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
