@@ -5,9 +5,9 @@
  * embeds and that must stay in place while it is active, and a *post*, a call
  * queued from any thread. Only loop_post, loop_wake and loop_stop may be called
  * from other threads; with loop_set_lock() so may the calls on fds and timers,
- * by who holds that lock. Callbacks run without re-entrancy. With loop_set_lock() the
- * loop holds that mutex around every callback: the machine's device lock.
- * A handle may be removed from its own callback.
+ * by who holds that lock. Callbacks run without re-entrancy. With
+ * loop_set_lock() the loop holds that mutex around every callback: the
+ * machine's device lock. A handle may be removed from its own callback.
  */
 #pragma once
 
@@ -37,7 +37,7 @@ void loop_set_lock(struct loop *loop, pthread_mutex_t *lock);
 
 struct loop_fd {
 	struct loop *loop; /* NULL while inactive */
-	int fd; /* borrowed */
+	int fd;		   /* borrowed */
 	u32 events;
 	u32 slot; /* private to the loop */
 	void (*fn)(struct loop_fd *h, u32 events);

@@ -11,12 +11,12 @@
 #define OS_PATH_MAX 4096
 
 /* Images and machines: $SKERRY_DATA_DIR when set; /var/lib/skerry for root,
- * else $XDG_DATA_HOME/skerry or ~/.local/share/skerry. Writes the path to out[OS_PATH_MAX] and creates the
- * directory. */
+ * else $XDG_DATA_HOME/skerry or ~/.local/share/skerry. Writes the path to
+ * out[OS_PATH_MAX] and creates the directory. */
 int os_data_dir(char *out, struct err *err);
 /* Sockets and logs of running machines: $SKERRY_RUN_DIR when set; /run/skerry
- * for root, else $XDG_RUNTIME_DIR/skerry or /tmp/skerry-UID. Created with mode 0700; refused
- * when it is not a directory of ours alone. */
+ * for root, else $XDG_RUNTIME_DIR/skerry or /tmp/skerry-UID. Created with mode
+ * 0700; refused when it is not a directory of ours alone. */
 int os_run_dir(char *out, struct err *err);
 
 /* Creates the directory and its parents; existing ones are kept. */

@@ -279,22 +279,18 @@ static void hostile_32_code_patched_by_flag_and_serialize_is_new(void **s)
 	"mov 0x80040, %eax\n add $2, %eax\n" #n                                \
 	": cmpl $0, 0x80100\n jne 9f\n"                                        \
 	"mov 0x80040, %ecx\n sub %eax, %ecx\n js " #n "b\n"
+// clang-format off
 SMP_CODE(int3_patcher,
 	 "1:\n"
-	 "movb $0xcc, (%rdi)\n" PASS(2) "movl $0x22222222, 1(%rdi)\n" PASS(3) "movb $0x2d, (%rdi)\n" PASS(
-		 4) "movb $0xcc, (%rdi)\n" PASS(5) "movl $0x11111111, "
-						   "1(%rdi)\n" PASS(
-							   6) "movb "
-							      "$0xb8, "
-							      "(%rdi)"
-							      "\n" PASS(
-								      7) "incl "
-									 "0x800"
-									 "00\n "
-									 "jmp "
-									 "1b\n"
-									 "9:"
-									 " " SMP_DONE);
+	 "movb $0xcc, (%rdi)\n" PASS(2)
+	 "movl $0x22222222, 1(%rdi)\n" PASS(3)
+	 "movb $0x2d, (%rdi)\n" PASS(4)
+	 "movb $0xcc, (%rdi)\n" PASS(5)
+	 "movl $0x11111111, 1(%rdi)\n" PASS(6)
+	 "movb $0xb8, (%rdi)\n" PASS(7)
+	 "incl 0x80000\n jmp 1b\n"
+	 "9: " SMP_DONE);
+// clang-format on
 SMP_CODE(int3_runner, "1: cmpl $0, 0x80100\n jne 9f\n"
 		      "xor %eax, %eax\n cpuid\n xor %eax, %eax\n"
 		      "call *%rdi\n"

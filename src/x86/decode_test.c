@@ -18,6 +18,7 @@ struct expect {
 #define M32 X86_MODE_32
 #define M64 X86_MODE_64
 
+// clang-format off
 static const struct expect table[] = {
 	{"nop", M64, {0x90}, 1, ISA_OP_NOP, 4, 0},
 	{"xchg r8d,eax", M64, {0x41, 0x90}, 2, ISA_OP_XCHG, 4, 0},
