@@ -246,9 +246,9 @@ static int run_step(struct build *b, char **argv, const char *what,
 	return rc ? explain(b, what, err) : 0;
 }
 
-/* The first URI of the host's apt sources whose path ends in suffix. */
-static void find_mirror(const char *suffix, const char *fallback, char *out,
-			size_t cap)
+/* The first URI of the host's apt sources whose path ends in suffix; false when
+ * there is none. */
+static bool find_mirror(const char *suffix, char *out, size_t cap)
 {
 	char command[512];
 	FILE *f;
@@ -265,8 +265,7 @@ static void find_mirror(const char *suffix, const char *fallback, char *out,
 		out[strcspn(out, "\n")] = 0;
 	if (f)
 		pclose(f);
-	if (!out[0])
-		snprintf(out, cap, "%s", fallback);
+	return out[0];
 }
 
 static void find_agent(char *out, size_t cap)
@@ -287,18 +286,22 @@ static int make_tar(struct build *b, struct err *err)
 	char agent[OS_PATH_MAX], include[4096], mirror[512], security[512];
 	char line[2][700], early[sizeof(early_hook) + 32];
 	char late[sizeof(late_hook) + 32];
+	bool has_security;
 	int n = 0;
 
 	find_agent(agent, sizeof(agent));
 	if (access(agent, R_OK))
 		return err_sys(err, -errno, "open agent '%s'", agent);
-	find_mirror("/debian", "http://deb.debian.org/debian", mirror,
-		    sizeof(mirror));
-	find_mirror("/debian-security", "http://deb.debian.org/debian-security",
-		    security, sizeof(security));
+	if (!find_mirror("/debian", mirror, sizeof(mirror)))
+		return err_set(err, -ENOENT,
+			       "no source of Debian's packages in /etc/apt: add "
+			       "one whose path ends in '/debian'");
 	snprintf(line[0], sizeof(line[0]), "deb %s %s main", mirror, b->suite);
-	snprintf(line[1], sizeof(line[1]), "deb %s %s-security main", security,
-		 b->suite);
+	has_security =
+		find_mirror("/debian-security", security, sizeof(security));
+	if (has_security)
+		snprintf(line[1], sizeof(line[1]), "deb %s %s-security main",
+			 security, b->suite);
 	snprintf(tar, sizeof(tar), "%s/root.tar", b->dir);
 	snprintf(upload, sizeof(upload),
 		 "--customize-hook=upload %s /usr/sbin/skerry-agent", agent);
@@ -327,7 +330,7 @@ static int make_tar(struct build *b, struct err *err)
 	argv[n++] = (char *)b->suite;
 	argv[n++] = tar;
 	argv[n++] = line[0];
-	if (strcmp(b->suite, "sid") != 0)
+	if (has_security && strcmp(b->suite, "sid") != 0)
 		argv[n++] = line[1];
 	argv[n] = NULL;
 	return run_step(b, argv, "installing packages", err);
