@@ -36,7 +36,7 @@ static struct rig *rig_new(u32 n)
 	r->vm.cfg.irqchip = &rig_irqchip;
 	r->vm.cfg.irqchip_opaque = r;
 	for (u32 i = 0; i < n; i++) {
-		struct vcpu *v = calloc(1, sizeof(*v));
+		struct vcpu *v = soft_vcpu_alloc();
 
 		assert_non_null(v);
 		v->id = i;
@@ -52,9 +52,10 @@ static void rig_free(struct rig *r)
 {
 	soft_timers_free(r->vm.timers);
 	for (u32 i = 0; i < VCPUS_MAX; i++) {
-		if (r->vm.vcpus[i])
-			soft_apic_free(r->vm.vcpus[i]->apic);
-		free(r->vm.vcpus[i]);
+		if (!r->vm.vcpus[i])
+			continue;
+		soft_apic_free(r->vm.vcpus[i]->apic);
+		soft_vcpu_release(r->vm.vcpus[i]);
 	}
 	free(r);
 }

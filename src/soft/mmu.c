@@ -312,9 +312,9 @@ static void tlb_fill(struct vcpu *v, gva_t va, unsigned how,
 		     const struct walk *w, u8 *host_page, bool is_rom)
 {
 	bool is_user = access_is_user(v, how);
-	struct soft_tlb *t = &v->tlb;
+	struct soft_space *t = is_user ? v->user : &v->super;
 	unsigned i = soft_tlb_index(va);
-	struct soft_tlb_entry *e = is_user ? &t->user[i] : &t->super[i];
+	struct soft_tlb_entry *e = &t->tlb[i];
 	unsigned base = is_user ? 0 : SOFT_SUPER;
 	gva_t page = va & ~0xfffull;
 
@@ -322,10 +322,7 @@ static void tlb_fill(struct vcpu *v, gva_t va, unsigned how,
 		return;
 	if (!is_user && (w->rights & X86_PTE_U) && (v->cr4 & X86_CR4_SMAP))
 		return;
-	if (is_user)
-		t->used_user |= BIT64(i / 64);
-	else
-		t->used_super |= BIT64(i / 64);
+	t->tlb_used |= BIT64(i / 64);
 	e->hva_page = (u64)(uintptr_t)host_page;
 	e->meta = w->gpa & ~0xfffull;
 	if (w->is_global)
@@ -370,22 +367,25 @@ static u64 flush_table(struct soft_tlb_entry *table, u64 used, bool keep_global)
 	return left;
 }
 
-void soft_tlb_flush(struct vcpu *v, bool keep_global)
+static void flush_space(struct soft_space *s, bool keep_global)
 {
-	struct soft_tlb *t = &v->tlb;
-
-	v->fetch_page = SOFT_TLB_EMPTY;
-	if (!t->is_ready) {
-		t->used_super = t->used_user = ~0ull;
-		t->is_ready = true;
+	if (!s->is_ready) {
+		s->tlb_used = ~0ull;
+		s->is_ready = true;
 		keep_global = false;
 	}
-	t->used_super = flush_table(t->super, t->used_super, keep_global);
-	t->used_user = flush_table(t->user, t->used_user, keep_global);
+	s->tlb_used = flush_table(s->tlb, s->tlb_used, keep_global);
 	if (!keep_global) {
-		t->has_large = false;
-		t->large_gib = 0;
+		s->has_large = false;
+		s->large_gib = 0;
 	}
+}
+
+void soft_tlb_flush(struct vcpu *v, bool keep_global)
+{
+	v->fetch_page = SOFT_TLB_EMPTY;
+	flush_space(&v->super, keep_global);
+	flush_space(v->user, keep_global);
 }
 
 /* Drops the pieces of large pages in va's GiB. */
@@ -402,20 +402,20 @@ static void flush_large(struct soft_tlb_entry *table, u64 used, gva_t va)
 	}
 }
 
+static void flush_page(struct soft_space *s, gva_t va)
+{
+	if (!s->is_ready)
+		flush_space(s, false);
+	entry_clear(&s->tlb[soft_tlb_index(va)]);
+	if (s->large_gib & BIT64((va >> 30) & 63))
+		flush_large(s->tlb, s->tlb_used, va);
+}
+
 void soft_tlb_flush_page(struct vcpu *v, gva_t va)
 {
-	struct soft_tlb *t = &v->tlb;
-	unsigned i = soft_tlb_index(va);
-
 	v->fetch_page = SOFT_TLB_EMPTY;
-	if (!t->is_ready)
-		soft_tlb_flush(v, false);
-	entry_clear(&t->super[i]);
-	entry_clear(&t->user[i]);
-	if (t->large_gib & BIT64((va >> 30) & 63)) {
-		flush_large(t->super, t->used_super, va);
-		flush_large(t->user, t->used_user, va);
-	}
+	flush_page(&v->super, va);
+	flush_page(v->user, va);
 }
 
 /* ---- one page ---- */
@@ -424,7 +424,7 @@ static bool tlb_lookup(struct vcpu *v, gva_t va, unsigned how, struct page *out)
 {
 	unsigned i = soft_tlb_index(va);
 	struct soft_tlb_entry *e =
-		access_is_user(v, how) ? &v->tlb.user[i] : &v->tlb.super[i];
+		access_is_user(v, how) ? &v->user->tlb[i] : &v->super.tlb[i];
 	u64 tag = (how & SOFT_W) ? e->tag_w : e->tag_r;
 
 	if ((va & ~0xfffull) != tag)
@@ -458,7 +458,7 @@ static void page_get(struct vcpu *v, gva_t va, unsigned how, struct page *out)
 	if (likely(tlb_lookup(v, va, how, out)))
 		return;
 	v->stats.tlb_misses++;
-	if (!v->tlb.is_ready)
+	if (!v->super.is_ready || !v->user->is_ready)
 		soft_tlb_flush(v, false);
 	if (v->is_long && !soft_is_canonical(va))
 		soft_gp(v, 0);

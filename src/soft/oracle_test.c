@@ -100,8 +100,8 @@ static void guest_init(struct guest *g)
 	g->vm->stubs = soft_stubs_new(NULL);
 	assert_non_null(g->vm->stubs);
 	assert_int_equal(soft_stubs_install_signals(NULL), 0);
-	v = aligned_alloc(64, ALIGN_UP(sizeof(*v), 64));
-	memset(v, 0, sizeof(*v));
+	v = soft_vcpu_alloc();
+	assert_non_null(v);
 	g->v = v;
 	v->vm = g->vm;
 	v->features = g->vm->features;
@@ -124,7 +124,7 @@ static void guest_fini(struct guest *g)
 {
 	soft_icache_free(g->v);
 	soft_apic_free(g->v->apic);
-	free(g->v);
+	soft_vcpu_release(g->v);
 	soft_stubs_free(g->vm->stubs);
 	mem_free(g->vm->mem);
 	free(g->vm->cpuid);

@@ -42,6 +42,7 @@
 struct soft_apic;
 struct soft_stubs;
 struct soft_timers;
+struct xlat;
 
 /* ---- segments ---- */
 
@@ -100,6 +101,7 @@ struct soft_exception {
 #define SOFT_REQ_EXTINT	 BIT32(7) /* the PIC's INTR is up (BSP) */
 #define SOFT_REQ_TIMER	 BIT32(8) /* this APIC's timer expired */
 #define SOFT_REQ_NMI2	 BIT32(9) /* a second NMI, behind SOFT_REQ_NMI */
+#define SOFT_REQ_REVOKE	 BIT32(10) /* give up write tags (smc.c) */
 
 #define SHADOW_STI    1u
 #define SHADOW_MOV_SS 2u
@@ -122,8 +124,15 @@ struct vcpu {
 	bool is_vm86;
 	bool is_flat; /* 64-bit, or all of CS DS ES SS base 0 limit 4G */
 	u8 stack_size; /* 2, 4, 8: how push and pop use rSP */
-	/* tlb.user or tlb.super, by cpl; kept by soft_mode_changed(). */
+	/* The TLB of super or of *user, by cpl; kept by soft_mode_changed(). */
 	struct soft_tlb_entry *tlb_now;
+	/* ---- generated code's own (xlat.h) ---- */
+	u64 pcbase;	/* linear address of the page that code runs in */
+	u64 spill[4];	/* scratch of one instruction */
+	u64 host_rsp;	/* the C stack while generated code runs */
+	u64 exit_arg;	/* with what generated code left, see run.c */
+	u32 key;	/* XLAT_KEY_*, kept by soft_mode_changed() */
+	u32 exit_kind;
 	/* The linear page that instructions were last fetched from, and where
 	 * it is in host memory; SOFT_TLB_EMPTY: none. Dropped with the TLB
 	 * and by soft_mode_changed(). */
@@ -167,7 +176,7 @@ struct vcpu {
 	u64 next_rip; /* v->rip + insn.len, wrapped to the mode */
 	_Atomic u32 requests;
 	struct soft_apic *apic;
-	struct soft_tlb tlb;
+	struct soft_space *user; /* the current address space's */
 	u32 watch_hits; /* DR6 B0-3: data breakpoints of this instruction */
 	struct soft_icache *icache; /* decoded instructions (interp.c) */
 	struct isa_features features; /* what the presented CPUID allows */
@@ -197,6 +206,9 @@ struct vcpu {
 	_Atomic u32 is_sleeping; /* in a futex wait on `kick` */
 	bool fpu_loaded;	 /* between soft_fpu_enter and soft_fpu_leave */
 	char error[256]; /* for VCPU_EXIT_ERROR */
+
+	/* In generated code's reach from RSP; the last, because large. */
+	struct soft_space super;
 };
 
 struct engine_vm {
@@ -205,6 +217,7 @@ struct engine_vm {
 	struct kvm_cpuid2 *cpuid; /* own copy */
 	struct isa_features features;
 	struct soft_stubs *stubs; /* native code, shared by the vCPUs */
+	struct xlat *xlat; /* the translator; NULL: interpret everything */
 	struct soft_timers *timers;
 	struct vcpu *vcpus[VCPUS_MAX];
 	u32 vcpu_count;
@@ -514,6 +527,10 @@ void soft_sleep(struct vcpu *v, u64 deadline_ns);
 
 /* ---- engine (vm.c, vcpu.c, state.c) ---- */
 
+/* Zeroed memory of a vCPU, below it the stack of generated code's leaf calls,
+ * with a first user space. NULL: errno. */
+struct vcpu *soft_vcpu_alloc(void);
+void soft_vcpu_release(struct vcpu *v);
 /* Power-on (is_init false) or INIT state, the APIC included. */
 void soft_vcpu_reset(struct vcpu *v, bool is_init);
 int soft_vcpu_get(struct vcpu *v, struct vcpu_state *out, struct err *err);

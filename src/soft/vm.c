@@ -190,6 +190,41 @@ fail:
 
 /* ---- vCPU ---- */
 
+/* [guard page][stack of leaf calls][struct vcpu][guard page] */
+#define STACK_BYTES (256 * KIB)
+#define VCPU_BYTES  ALIGN_UP(sizeof(struct vcpu), PAGE_BYTES)
+#define VCPU_SPAN   (PAGE_BYTES + STACK_BYTES + VCPU_BYTES + PAGE_BYTES)
+
+void soft_vcpu_release(struct vcpu *v)
+{
+	if (v->user)
+		munmap(v->user, sizeof(*v->user));
+	munmap((u8 *)v - STACK_BYTES - PAGE_BYTES, VCPU_SPAN);
+}
+
+struct vcpu *soft_vcpu_alloc(void)
+{
+	u8 *p = mmap(NULL, VCPU_SPAN, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct vcpu *v = (struct vcpu *)(p + PAGE_BYTES + STACK_BYTES);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	if (mprotect(p + PAGE_BYTES, STACK_BYTES + VCPU_BYTES,
+		     PROT_READ | PROT_WRITE) < 0) {
+		munmap(p, VCPU_SPAN);
+		return NULL;
+	}
+	v->user = mmap(NULL, sizeof(*v->user), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (v->user == MAP_FAILED) {
+		v->user = NULL;
+		soft_vcpu_release(v);
+		return NULL;
+	}
+	return v;
+}
+
 static int vcpu_create(struct engine_vm *vm, u32 id, struct vcpu **out_vcpu,
 		       struct err *err)
 {
@@ -197,9 +232,8 @@ static int vcpu_create(struct engine_vm *vm, u32 id, struct vcpu **out_vcpu,
 
 	if (id >= vm->vcpu_count || vm->vcpus[id])
 		return err_set(err, -EINVAL, "vCPU id %u is not free", id);
-	v = mmap(NULL, ALIGN_UP(sizeof(*v), PAGE_BYTES), PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (v == MAP_FAILED)
+	v = soft_vcpu_alloc();
+	if (!v)
 		return err_sys(err, -errno, "allocate vCPU %u", id);
 	v->id = id;
 	v->vm = vm;
@@ -208,7 +242,7 @@ static int vcpu_create(struct engine_vm *vm, u32 id, struct vcpu **out_vcpu,
 	pthread_mutex_init(&v->park_lock, NULL);
 	pthread_cond_init(&v->park_cond, NULL);
 	if (!soft_apic_new(v)) {
-		munmap(v, ALIGN_UP(sizeof(*v), PAGE_BYTES));
+		soft_vcpu_release(v);
 		return err_set(err, -ENOMEM, "out of memory");
 	}
 	soft_vcpu_reset(v, false);
@@ -229,7 +263,7 @@ static void vcpu_destroy(struct vcpu *v)
 		close(v->schedstat_fd);
 	pthread_cond_destroy(&v->park_cond);
 	pthread_mutex_destroy(&v->park_lock);
-	munmap(v, ALIGN_UP(sizeof(*v), PAGE_BYTES));
+	soft_vcpu_release(v);
 }
 
 static void vcpu_reset(struct vcpu *v)
