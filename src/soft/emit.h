@@ -7,25 +7,54 @@
  */
 #pragma once
 
+#include "base/assert.h"
 #include "base/types.h"
 
 /* Host registers, hardware numbers. */
 enum {
-	H_RAX, H_RCX, H_RDX, H_RBX, H_RSP, H_RBP, H_RSI, H_RDI,
-	H_R8, H_R9, H_R10, H_R11, H_R12, H_R13, H_R14, H_R15,
+	H_RAX,
+	H_RCX,
+	H_RDX,
+	H_RBX,
+	H_RSP,
+	H_RBP,
+	H_RSI,
+	H_RDI,
+	H_R8,
+	H_R9,
+	H_R10,
+	H_R11,
+	H_R12,
+	H_R13,
+	H_R14,
+	H_R15,
 	H_NONE = 0xff,
 };
 
 /* Condition codes. */
 enum {
-	CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A,
-	CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G,
+	CC_O,
+	CC_NO,
+	CC_B,
+	CC_AE,
+	CC_E,
+	CC_NE,
+	CC_BE,
+	CC_A,
+	CC_S,
+	CC_NS,
+	CC_P,
+	CC_NP,
+	CC_L,
+	CC_GE,
+	CC_LE,
+	CC_G,
 };
 
 struct emit {
-	u8 *rw;	  /* start of the code memory, writable mapping */
-	u32 pos;  /* code offset of the next byte */
-	u32 end;  /* code offset behind the reservation */
+	u8 *rw;	 /* start of the code memory, writable mapping */
+	u32 pos; /* code offset of the next byte */
+	u32 end; /* code offset behind the reservation */
 	bool is_full;
 };
 
