@@ -62,7 +62,9 @@ bool xlat_can_lower(const struct insn *in, u32 key);
 /* Builds the trace at offset `off` of the page. bytes: a copy of the page's
  * 4096 bytes; bytes2: of the next linear page's first 16 bytes, or NULL when
  * it cannot be executed. features: as presented. An instruction that does not
- * decode ends the trace (XLAT_END_INTERP raises it). May have n = 0. */
+ * decode ends the trace (XLAT_END_INTERP raises it). May have n = 0. t->page is
+ * the caller's to fill in; so is t->page2 when it comes back as 0, behind an
+ * instruction that crosses into the next page. */
 void xlat_trace_build(struct xlat_trace *t, const u8 *bytes, const u8 *bytes2,
 		      u16 off, u32 key, const struct isa_features *features);
 
