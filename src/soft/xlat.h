@@ -71,6 +71,7 @@ struct xlat_block {
 	/* Offsets into the code memory. [code, code_end) holds all of it. */
 	u32 code, code_end;
 	u32 entry_direct, entry_indirect;
+	u32 dead_direct, dead_indirect; /* where xlat_kill() sends them */
 	u32 exit_first;
 	u16 exit_count;
 	u16 key;
@@ -98,8 +99,9 @@ struct xlat_exit {
 /* Where a host fault in generated code happened in the guest. */
 struct xlat_fault {
 	u32 host; /* code offset of the faulting instruction */
-	u16 guest; /* offset in the page */
+	u16 guest; /* offset in the page, and: */
 };
+#define XLAT_FAULT_RFLAGS 0x8000u /* the guest's flags are in RFLAGS */
 
 /* A page of guest memory. */
 struct smc_page {
@@ -137,6 +139,7 @@ size_t xlat_code_size(const struct xlat *x);
 
 /* Under the lock. Room for at most max bytes of code, exits and faults: the
  * code offset where to emit; 0 when something is full (xlat_flush_all). */
+u32 xlat_next_exit(const struct xlat *x); /* the next block's exit_first */
 u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_exits, u32 max_faults);
 
 /* Under the lock: enters a block whose code has been written at
