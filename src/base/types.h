@@ -47,34 +47,35 @@ typedef u64 gfn_t; /* guest physical page number, gpa >> 12 */
 #define NORETURN	__attribute__((noreturn))
 #define MUST_CHECK	__attribute__((warn_unused_result))
 
-/* Unaligned little-endian loads and stores (the host is little-endian). */
+/* Unaligned little-endian loads and stores (the host is little-endian); never a
+ * call, also where -fno-builtin says that there is no C library. */
 static inline u16 ld_le16(const void *p)
 {
 	u16 v;
-	memcpy(&v, p, sizeof(v));
+	__builtin_memcpy(&v, p, sizeof(v));
 	return v;
 }
 static inline u32 ld_le32(const void *p)
 {
 	u32 v;
-	memcpy(&v, p, sizeof(v));
+	__builtin_memcpy(&v, p, sizeof(v));
 	return v;
 }
 static inline u64 ld_le64(const void *p)
 {
 	u64 v;
-	memcpy(&v, p, sizeof(v));
+	__builtin_memcpy(&v, p, sizeof(v));
 	return v;
 }
 static inline void st_le16(void *p, u16 v)
 {
-	memcpy(p, &v, sizeof(v));
+	__builtin_memcpy(p, &v, sizeof(v));
 }
 static inline void st_le32(void *p, u32 v)
 {
-	memcpy(p, &v, sizeof(v));
+	__builtin_memcpy(p, &v, sizeof(v));
 }
 static inline void st_le64(void *p, u64 v)
 {
-	memcpy(p, &v, sizeof(v));
+	__builtin_memcpy(p, &v, sizeof(v));
 }
