@@ -247,6 +247,7 @@ static void config_fill(struct api_machine_config *c)
 	c->forward_count = 1;
 	c->forwards[0] = (struct api_forward){true, 0x0a000001, 8080, 80};
 	c->debug_exit = c->test_devices = c->no_reboot = true;
+	c->no_sandbox = true;
 	c->serial_fd = 4;
 	c->serial_input = true;
 	c->listen_fd = 5;

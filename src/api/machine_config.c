@@ -107,6 +107,8 @@ static const struct field config_fields[] = {
 	 .doc = "fw_cfg and the ISA and PCI test devices"},
 	{"no_reboot", FIELD_BOOL, CFG(no_reboot),
 	 .doc = "a reset ends the machine"},
+	{"no_sandbox", FIELD_BOOL, CFG(no_sandbox),
+	 .doc = "for diagnosis: the vmm's system calls are not filtered"},
 	{"debugcon_fd", FIELD_FD, CFG(debugcon_fd),
 	 .doc = "gets what is written to port 0xe9"},
 	{"serial_fd", FIELD_FD, CFG(serial_fd), .doc = "COM1's first client"},

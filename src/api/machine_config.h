@@ -58,6 +58,7 @@ struct api_machine_config {
 	bool debug_exit;   /* port 0xf4 ends the machine */
 	bool test_devices; /* fw_cfg and the test devices */
 	bool no_reboot;	   /* a reset ends the machine */
+	bool no_sandbox;   /* for diagnosis: no system call filter */
 	int debugcon_fd;   /* gets the bytes written to port 0xe9 */
 
 	/* Which device the console is: the first serial port (ttyS0) or

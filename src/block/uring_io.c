@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -83,6 +84,28 @@ static void uring_free(struct file_io *io)
 static const struct file_io_ops uring_ops = {uring_submit, uring_reap,
 					     uring_free};
 
+/* What is done through a ring is no system call that a filter sees: without
+ * this, who has a ring could open files. */
+static int restrict_ring(struct io_uring *ring)
+{
+	static const u8 ops[] = {IORING_OP_READV, IORING_OP_WRITEV,
+				 IORING_OP_FSYNC, IORING_OP_FALLOCATE};
+	struct io_uring_restriction rules[ARRAY_SIZE(ops)];
+
+	memset(rules, 0, sizeof(rules));
+	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
+		rules[i].opcode = IORING_RESTRICTION_SQE_OP;
+		rules[i].sqe_op = ops[i];
+	}
+	if (syscall(SYS_io_uring_register, ring->ring_fd,
+		    IORING_REGISTER_RESTRICTIONS, rules, ARRAY_SIZE(rules)) < 0)
+		return -errno;
+	if (syscall(SYS_io_uring_register, ring->ring_fd,
+		    IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+		return -errno;
+	return 0;
+}
+
 int uring_io_new(int fd, int event_fd, struct file_io **out, struct err *err)
 {
 	struct uring_io *u = calloc(1, sizeof(*u));
@@ -92,12 +115,15 @@ int uring_io_new(int fd, int event_fd, struct file_io **out, struct err *err)
 	u->io.ops = &uring_ops;
 	u->fd = fd;
 	u->event_fd = event_fd;
-	rc = io_uring_queue_init(FILE_IO_DEPTH, &u->ring, 0);
+	rc = io_uring_queue_init(FILE_IO_DEPTH, &u->ring,
+				 IORING_SETUP_R_DISABLED);
 	if (rc) {
 		free(u);
 		return err_sys(err, rc, "set up io_uring");
 	}
 	rc = io_uring_register_eventfd(&u->ring, event_fd);
+	if (rc == 0)
+		rc = restrict_ring(&u->ring);
 	if (rc) {
 		uring_free(&u->io);
 		return err_sys(err, rc, "set up io_uring");

@@ -10,7 +10,8 @@ struct machine_options {
 	u32 cpus, timeout_s;
 	u64 memory_bytes;
 	struct cli_list disks, forwards;
-	bool rm, verbose, no_wait, debug_exit, test_devices, no_reboot;
+	bool rm, verbose, no_wait, debug_exit, test_devices, no_reboot,
+		no_sandbox;
 };
 
 void machine_options_init(void *values);

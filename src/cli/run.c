@@ -45,6 +45,8 @@ const struct cli_option run_options[] = {
 	 "what the console is in the guest: ttyS0 or hvc0 (serial)"},
 	{"cpu-model", CLI_TEXT, AT(cpu_model), "NAME", "CPU model"},
 	{"no-reboot", CLI_FLAG, AT(no_reboot), NULL, "a reset ends the run"},
+	{"no-sandbox", CLI_FLAG, AT(no_sandbox), NULL,
+	 "for diagnosis: do not confine the machine's process"},
 	{0},
 };
 /* clang-format on */

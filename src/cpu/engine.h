@@ -81,6 +81,10 @@ struct engine_ops {
 			struct err *err);
 	int (*vcpu_set)(struct vcpu *vcpu, const struct vcpu_state *in,
 			struct err *err);
+	/* On the thread that will call vcpu_run(), before it does so first:
+	 * opens what running needs. May be NULL; vcpu_run() on a thread that
+	 * has not called it does the same. */
+	void (*vcpu_attach)(struct vcpu *vcpu);
 	enum vcpu_exit (*vcpu_run)(struct vcpu *vcpu, struct err *err);
 	/* Makes the current or the next vcpu_run() return VCPU_EXIT_KICKED
 	 * soon (< 1 ms). Async-signal-safe. */

@@ -118,6 +118,7 @@ void machine_end(struct machine *m, enum machine_end end, int status,
 void machine_ask_reset(struct machine *m);
 
 /* vcpus.c */
+/* All threads are there and parked when it returns. */
 int vcpus_create(struct machine *m, struct err *err);
 void vcpus_destroy(struct machine *m);
 /* Asks all to stop, does not wait. Any thread. */

@@ -54,6 +54,8 @@ static void *vcpu_thread(void *opaque)
 	struct machine_vcpu *mv = opaque;
 	struct machine *m = mv->machine;
 
+	if (m->engine->vcpu_attach)
+		m->engine->vcpu_attach(mv->vcpu);
 	while (vcpu_wait_turn(&m->vcpus)) {
 		struct err err = {0};
 
@@ -97,6 +99,14 @@ static int vcpu_start_thread(struct machine_vcpu *mv, struct err *err)
 	return 0;
 }
 
+static void wait_all_parked(struct machine_vcpus *vs)
+{
+	pthread_mutex_lock(&vs->lock);
+	while (vs->parked < vs->count)
+		pthread_cond_wait(&vs->cond, &vs->lock);
+	pthread_mutex_unlock(&vs->lock);
+}
+
 int vcpus_create(struct machine *m, struct err *err)
 {
 	struct machine_vcpus *vs = &m->vcpus;
@@ -121,6 +131,7 @@ int vcpus_create(struct machine *m, struct err *err)
 		if (rc < 0)
 			return rc;
 	}
+	wait_all_parked(vs);
 	return 0;
 }
 
@@ -154,11 +165,8 @@ void vcpus_wait_parked(struct machine *m)
 	struct machine_vcpus *vs = &m->vcpus;
 
 	pthread_mutex_unlock(mem_io_lock(m->mem));
-	pthread_mutex_lock(&vs->lock);
 	ASSERT(vs->want != VCPUS_RUNNING);
-	while (vs->parked < vs->count)
-		pthread_cond_wait(&vs->cond, &vs->lock);
-	pthread_mutex_unlock(&vs->lock);
+	wait_all_parked(vs);
 	pthread_mutex_lock(mem_io_lock(m->mem));
 }
 

@@ -303,15 +303,20 @@ static void open_schedstat(struct vcpu *v)
 	v->steal_base_ns = UINT64_MAX; /* of another thread: start over */
 }
 
+void soft_vcpu_attach(struct vcpu *v)
+{
+	if (v->has_thread && pthread_equal(v->thread, pthread_self()))
+		return;
+	v->thread = pthread_self();
+	v->has_thread = true;
+	open_schedstat(v);
+}
+
 enum vcpu_exit soft_vcpu_run(struct vcpu *v, struct err *err)
 {
 	enum vcpu_exit rc;
 
-	if (!v->has_thread || !pthread_equal(v->thread, pthread_self())) {
-		v->thread = pthread_self();
-		v->has_thread = true;
-		open_schedstat(v);
-	}
+	soft_vcpu_attach(v);
 	soft_run_begin(v);
 	soft_pv_enter(v);
 	soft_apic_timer_poll(v);

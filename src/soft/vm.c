@@ -336,6 +336,7 @@ const struct engine_ops engine_soft = {
 	.vcpu_reset = vcpu_reset,
 	.vcpu_get = soft_vcpu_get,
 	.vcpu_set = soft_vcpu_set,
+	.vcpu_attach = soft_vcpu_attach,
 	.vcpu_run = soft_vcpu_run,
 	.vcpu_kick = vcpu_kick,
 	.msi = soft_apic_msi,

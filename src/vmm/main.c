@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "vmm/sandbox.h"
 
 #define OWNER_FD	  3
 #define CREATE_TIMEOUT_MS 30000
@@ -148,6 +149,27 @@ static int vmm_create(struct vmm *v, json_t *params, int *fds, size_t fd_count,
 	return 0;
 }
 
+/* The machine is built: nothing is opened from here on. */
+static int vmm_enter_sandbox(struct vmm *v, struct err *err)
+{
+	const struct sandbox_options how = {
+		.has_network = v->config.network == API_NETWORK_USER,
+	};
+	struct err why = {0};
+	int rc;
+
+	if (v->config.no_sandbox) {
+		log_warn("machine '%s' runs without a sandbox", v->config.name);
+		return 0;
+	}
+	rc = sandbox_install(&how, &why);
+	if (rc == -ENOSYS) {
+		log_info("no sandbox: %s", why.text);
+		return 0;
+	}
+	return rc < 0 ? err_set(err, rc, "%s", why.text) : 0;
+}
+
 static void start_machine(void *opaque)
 {
 	struct vmm *v = opaque;
@@ -177,6 +199,8 @@ static int vmm_setup(struct vmm *v)
 			     control_methods[CONTROL_MACHINE_CREATE].name);
 	if (rc == 0)
 		rc = vmm_create(v, req.params, fds, fd_count, &err);
+	if (rc == 0)
+		rc = vmm_enter_sandbox(v, &err);
 	control_close_fds(fds, fd_count);
 	answer = rc < 0 ? control_error_new(req.id, &err)
 			: control_result_new(req.id, NULL);
@@ -228,6 +252,7 @@ int main(int argc, char **argv)
 	v = calloc(1, sizeof(*v));
 	ASSERT(v);
 	v->listen_fd = -1;
+	v->status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
 	v->started_ns = clock_mono_ns();
 	list_init(&v->clients);
 	list_init(&v->hellos);

@@ -56,8 +56,8 @@ static int method_status(struct vmm *v, struct client *c, json_t *params,
 		.memory_bytes = v->config.memory_bytes,
 		.pid = getpid(),
 		.uptime_ns = clock_mono_ns() - v->started_ns,
-		.resident_bytes = vmm_status_kib("VmRSS") * KIB,
-		.guest_resident_bytes = vmm_status_kib("RssShmem") * KIB,
+		.resident_bytes = vmm_status_kib(v, "VmRSS") * KIB,
+		.guest_resident_bytes = vmm_status_kib(v, "RssShmem") * KIB,
 	};
 
 	machine_info(v->machine, &info);

@@ -9,6 +9,7 @@
  *   main.c    start-up, signals, end
  *   server.c  clients and the method table
  *   config.c  the API's configuration to the machine's
+ *   sandbox.c what the process may ask of the kernel afterwards
  *   ready.c   the agent's ready notice
  *   statistics.c  what the machine has cost
  */
@@ -32,6 +33,7 @@ struct vmm {
 	int listen_fd;
 	struct loop_fd signals;
 	int signal_fd;
+	int status_fd;	    /* /proc/self/status */
 	struct list hellos; /* agents that are saying hello */
 	u64 started_ns;
 	bool is_agent_ready;
@@ -59,7 +61,7 @@ void ready_fini(struct vmm *v);
 json_t *ready_event(const struct vmm *v); /* "agent-ready" */
 
 /* statistics.c */
-u64 vmm_status_kib(const char *field); /* of /proc/self/status */
+u64 vmm_status_kib(const struct vmm *v, const char *field);
 void vmm_log_statistics(struct vmm *v);
 
 /* main.c: ends the process; the first reason counts. */
