@@ -1,54 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* THEORY. Guest linear addresses become host pointers in three steps.
  *
- *	page_get()   TLB hit, or walk() and tlb_fill(), or a #PF
+ *	page_get()   TLB hit, or soft_walk() and soft_tlb_enter(), or a #PF
  *	struct page  one resolved page: host pointer (RAM, ROM) and GPA
  *	access       split at the page boundary, all pages resolved before the
  *	             first byte moves, so that a fault leaves nothing done
  *
- * walk() collects the entries on the way and checks reserved bits level by
- * level; permissions are checked at the leaf; only an access that is going to
- * succeed sets A and D, each by a compare-exchange against the value that was
- * checked. When one loses, the walk starts again from the root.
+ * The walker and the filling of the TLB are in mmu_leaf.c.
  *
- * The TLB holds RAM and ROM pages only, and no page with an enabled data
- * breakpoint: accesses to those take the slow path, which notes the hit in
- * v->watch_hits. Not-present entries are never cached. A user page is not
- * entered in the supervisor table while SMAP is on, because EFLAGS.AC is no
- * part of the key.
- *
- * A page-table entry outside RAM reads as all ones, which is a reserved-bit
- * fault.
- *
- * Not modelled: protection keys, 5-level paging, PCID tags (all non-global
- * entries go at each CR3 load), PWT/PCD/PAT.
- *
- * Source: SDM 3A §4.3-4.10.
+ * Not modelled: PCID tags (all non-global entries go at each CR3 load).
  */
-#include "soft/soft_int.h"
+#include "soft/mmu_int.h"
 
 #include "base/log.h"
 #include "soft/soft_sys.h"
-
-#define WALK_LEVELS  4
-#define WALK_RETRIES 1000
-
-struct walk_entry {
-	u8 *host; /* NULL: not in RAM */
-	u64 value;
-	bool is_wide; /* 8 bytes, else 4 */
-	bool is_rom;
-};
-
-struct walk {
-	gpa_t gpa;  /* of the byte at va */
-	u64 rights; /* X86_PTE_W, _U, _NX accumulated; W U P NX */
-	bool is_large;
-	bool is_global;
-	bool is_dirty;
-	u32 depth;
-	struct walk_entry entries[WALK_LEVELS];
-};
 
 /* One resolved page; offset already added to host and gpa. */
 struct page {
@@ -57,290 +22,7 @@ struct page {
 	bool is_rom;
 };
 
-static bool access_is_user(const struct vcpu *v, unsigned how)
-{
-	return v->cpl == 3 && !(how & SOFT_SUPER);
-}
-
-static bool has_nx(const struct vcpu *v)
-{
-	return v->efer & X86_EFER_NXE;
-}
-
-/* ---- walker ---- */
-
-static void entry_read(struct vcpu *v, gpa_t gpa, bool is_wide,
-		       struct walk_entry *out)
-{
-	const struct mem_slot *slot = mem_slot_find(v->vm->mem, gpa);
-
-	out->is_wide = is_wide;
-	out->is_rom = slot && (slot->flags & MEM_SLOT_ROM);
-	out->host = slot ? slot->hva + (gpa - slot->gpa) : NULL;
-	if (!slot) {
-		log_guest("page-table entry outside RAM: gpa 0x%llx",
-			  (unsigned long long)gpa);
-		out->value = is_wide ? ~0ull : ~0u;
-	} else if (is_wide) {
-		out->value =
-			__atomic_load_n((u64 *)out->host, __ATOMIC_ACQUIRE);
-	} else {
-		out->value =
-			__atomic_load_n((u32 *)out->host, __ATOMIC_ACQUIRE);
-	}
-}
-
-/* false: the entry changed since it was read. */
-static bool entry_set(struct walk_entry *e, u64 bits)
-{
-	u64 old = e->value;
-	u32 old32 = (u32)old;
-
-	if ((old & bits) == bits || e->is_rom)
-		return true;
-	e->value |= bits;
-	if (e->is_wide)
-		return __atomic_compare_exchange_n(
-			(u64 *)e->host, &old, old | bits, false,
-			__ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-	return __atomic_compare_exchange_n((u32 *)e->host, &old32,
-					   old32 | (u32)bits, false,
-					   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-}
-
-static u64 bits_range(unsigned hi, unsigned lo)
-{
-	return hi < lo ? 0 : (~0ull >> (63 - hi)) & (~0ull << lo);
-}
-
-/* Reserved bits of a present 8-byte entry. level: 1 PTE, 2 PDE, 3 PDPTE,
- * 4 PML4E. */
-static u64 reserved_bits(const struct vcpu *v, unsigned level, u64 entry)
-{
-	unsigned max = v->vm->physical_address_bits;
-	u64 r = bits_range(v->is_long ? 51 : 62, max);
-
-	if (!has_nx(v))
-		r |= X86_PTE_NX;
-	if (level == 4) {
-		r |= X86_PTE_PS;
-		if (soft_is_amd(v))
-			r |= X86_PTE_G;
-	}
-	if (entry & X86_PTE_PS) {
-		if (level == 3)
-			r |= bits_range(29, 13);
-		else if (level == 2)
-			r |= bits_range(20, 13);
-	}
-	return r;
-}
-
-/* 4-level and PAE. Returns 0, X86_PF_P | X86_PF_RSVD, or ~0u: not present. */
-static u32 walk_wide(struct vcpu *v, gva_t va, struct walk *w)
-{
-	unsigned level = v->is_long ? 4 : 2;
-	u64 table = v->cr3 & X86_PTE_ADDR;
-
-	if (!v->is_long) {
-		u64 pdpte = v->pdpte[(va >> 30) & 3];
-
-		if (!(pdpte & X86_PTE_P))
-			return ~0u;
-		table = pdpte & X86_PTE_ADDR;
-	}
-	for (;; level--) {
-		unsigned shift = 12 + 9 * (level - 1);
-		struct walk_entry *e = &w->entries[w->depth++];
-
-		entry_read(v, table + ((va >> shift) & 511) * 8, true, e);
-		if (!(e->value & X86_PTE_P))
-			return ~0u;
-		if (!e->host || (e->value & reserved_bits(v, level, e->value)))
-			return X86_PF_P | X86_PF_RSVD;
-		w->rights &= e->value | X86_PTE_NX;
-		w->rights |= e->value & X86_PTE_NX;
-		table = e->value & X86_PTE_ADDR;
-		if (level == 1 || (level < 4 && (e->value & X86_PTE_PS))) {
-			u64 mask = BIT64(shift) - 1;
-
-			w->gpa = (table & ~mask) | (va & mask);
-			w->is_large = level > 1;
-			return 0;
-		}
-	}
-}
-
-/* 2-level, with 4 MiB pages and PSE-36. */
-static u32 walk_narrow(struct vcpu *v, gva_t va, struct walk *w)
-{
-	struct walk_entry *e = &w->entries[w->depth++];
-	unsigned max = v->vm->physical_address_bits;
-	u64 pde;
-
-	entry_read(v, (v->cr3 & 0xfffff000u) + ((va >> 22) & 1023) * 4, false,
-		   e);
-	pde = e->value;
-	if (!(pde & X86_PTE_P))
-		return ~0u;
-	if (!e->host)
-		return X86_PF_P | X86_PF_RSVD;
-	w->rights &= pde;
-	if ((pde & X86_PTE_PS) && (v->cr4 & X86_CR4_PSE)) {
-		u64 rsvd = BIT64(21);
-
-		if (max < 40)
-			rsvd |= bits_range(20, 13 + (max - 32));
-		if (pde & rsvd)
-			return X86_PF_P | X86_PF_RSVD;
-		w->gpa = (pde & 0xffc00000u) | ((pde >> 13 & 0xff) << 32) |
-			 (va & 0x3fffff);
-		w->is_large = true;
-		return 0;
-	}
-	e = &w->entries[w->depth++];
-	entry_read(v, (pde & 0xfffff000u) + ((va >> 12) & 1023) * 4, false, e);
-	if (!(e->value & X86_PTE_P))
-		return ~0u;
-	if (!e->host)
-		return X86_PF_P | X86_PF_RSVD;
-	w->rights &= e->value;
-	w->gpa = (e->value & 0xfffff000u) | (va & 0xfff);
-	return 0;
-}
-
-/* May this kind of access use a page with these rights? */
-static bool rights_allow(const struct vcpu *v, const struct walk *w,
-			 unsigned how)
-{
-	bool is_user_page = w->rights & X86_PTE_U;
-
-	if (access_is_user(v, how)) {
-		if (!is_user_page)
-			return false;
-		if ((how & SOFT_W) && !(w->rights & X86_PTE_W))
-			return false;
-	} else {
-		if ((how & SOFT_W) && !(w->rights & X86_PTE_W) &&
-		    (v->cr0 & X86_CR0_WP))
-			return false;
-		if (is_user_page && (how & SOFT_X) && (v->cr4 & X86_CR4_SMEP))
-			return false;
-		if (is_user_page && !(how & SOFT_X) &&
-		    (v->cr4 & X86_CR4_SMAP) &&
-		    (v->cpl == 3 || !(v->rflags_sys & X86_FL_AC)))
-			return false;
-	}
-	return !((how & SOFT_X) && (w->rights & X86_PTE_NX));
-}
-
-/* The access part of a page fault's error code. */
-static u32 fault_code(const struct vcpu *v, unsigned how)
-{
-	u32 code = 0;
-
-	if (how & SOFT_W)
-		code |= X86_PF_W;
-	if (access_is_user(v, how))
-		code |= X86_PF_U;
-	if ((how & SOFT_X) &&
-	    ((v->cr4 & X86_CR4_SMEP) || ((v->cr4 & X86_CR4_PAE) && has_nx(v))))
-		code |= X86_PF_I;
-	return code;
-}
-
-static bool set_accessed_dirty(struct walk *w, unsigned how)
-{
-	for (u32 i = 0; i < w->depth; i++) {
-		u64 bits = X86_PTE_A;
-
-		if (i == w->depth - 1 && (how & SOFT_W))
-			bits |= X86_PTE_D;
-		if (!entry_set(&w->entries[i], bits))
-			return false;
-	}
-	return true;
-}
-
-/* Walks with paging on. false: *out_error is the #PF error code. */
-static bool walk(struct vcpu *v, gva_t va, unsigned how, bool is_debug,
-		 struct walk *w, u32 *out_error)
-{
-	for (int i = 0; i < WALK_RETRIES; i++) {
-		u32 rc;
-
-		*w = (struct walk){.rights = X86_PTE_W | X86_PTE_U};
-		rc = (v->cr4 & X86_CR4_PAE) ? walk_wide(v, va, w)
-					    : walk_narrow(v, va, w);
-		if (rc) {
-			*out_error = fault_code(v, how) | (rc == ~0u ? 0 : rc);
-			return false;
-		}
-		if (is_debug)
-			return true;
-		if (!rights_allow(v, w, how)) {
-			*out_error = fault_code(v, how) | X86_PF_P;
-			return false;
-		}
-		if (set_accessed_dirty(w, how)) {
-			u64 leaf = w->entries[w->depth - 1].value;
-
-			w->is_dirty = leaf & X86_PTE_D;
-			w->is_global =
-				(leaf & X86_PTE_G) && (v->cr4 & X86_CR4_PGE);
-			return true;
-		}
-	}
-	soft_internal_error(v, "page-table entry of 0x%llx never stays",
-			    (unsigned long long)va);
-}
-
 /* ---- TLB ---- */
-
-static bool page_is_watched(const struct vcpu *v, gva_t va)
-{
-	if (likely(!(v->dr7 & 0xff)))
-		return false;
-	for (unsigned i = 0; i < 4; i++)
-		if ((v->dr7 >> (i * 2) & 3) && (v->dr7 >> (16 + i * 4) & 1) &&
-		    v->dr[i] >> 12 == va >> 12)
-			return true;
-	return false;
-}
-
-static void tlb_fill(struct vcpu *v, gva_t va, unsigned how,
-		     const struct walk *w, u8 *host_page, bool is_rom)
-{
-	bool is_user = access_is_user(v, how);
-	struct soft_space *t = is_user ? v->user : &v->super;
-	unsigned i = soft_tlb_index(va);
-	struct soft_tlb_entry *e = &t->tlb[i];
-	unsigned base = is_user ? 0 : SOFT_SUPER;
-	gva_t page = va & ~0xfffull;
-
-	if (page_is_watched(v, va))
-		return;
-	if (!is_user && (w->rights & X86_PTE_U) && (v->cr4 & X86_CR4_SMAP))
-		return;
-	t->tlb_used |= BIT64(i / 64);
-	e->hva_page = (u64)(uintptr_t)host_page;
-	e->meta = w->gpa & ~0xfffull;
-	if (w->is_global)
-		e->meta |= SOFT_TLB_GLOBAL;
-	if (w->is_large) {
-		e->meta |= SOFT_TLB_LARGE;
-		t->has_large = true;
-		t->large_gib |= BIT64((va >> 30) & 63);
-	}
-	if (w->rights & X86_PTE_U)
-		e->meta |= SOFT_TLB_USER;
-	if (rights_allow(v, w, base | SOFT_X))
-		e->meta |= SOFT_TLB_EXEC;
-	e->tag_r = page;
-	e->tag_w = SOFT_TLB_EMPTY;
-	if (w->is_dirty && !is_rom && rights_allow(v, w, base | SOFT_W))
-		e->tag_w = page;
-}
 
 static void entry_clear(struct soft_tlb_entry *e)
 {
@@ -420,66 +102,60 @@ void soft_tlb_flush_page(struct vcpu *v, gva_t va)
 
 /* ---- one page ---- */
 
-static bool tlb_lookup(struct vcpu *v, gva_t va, unsigned how, struct page *out)
+/* Says in the log what a walk met that no sane guest does. */
+static void walk_log(const struct walk *w)
 {
-	unsigned i = soft_tlb_index(va);
-	struct soft_tlb_entry *e =
-		access_is_user(v, how) ? &v->user->tlb[i] : &v->super.tlb[i];
-	u64 tag = (how & SOFT_W) ? e->tag_w : e->tag_r;
-
-	if ((va & ~0xfffull) != tag)
-		return false;
-	if ((how & SOFT_X) && !(e->meta & SOFT_TLB_EXEC))
-		return false;
-	out->host = (u8 *)(uintptr_t)e->hva_page + (va & 0xfff);
-	out->gpa = (e->meta & ~0xfffull) | (va & 0xfff);
-	out->is_rom = false; /* tag_w is empty for ROM */
-	return true;
+	for (u32 i = 0; i < w->depth; i++)
+		if (!w->entries[i].host)
+			log_guest("page-table entry outside RAM: gpa 0x%llx",
+				  (unsigned long long)w->entries[i].gpa);
 }
 
-/* Outside 64-bit code an access that runs over 4 GiB wraps. Implicit accesses
- * use 64-bit addresses wherever long mode is active. */
-static gva_t va_wrap(const struct vcpu *v, gva_t va, unsigned how)
+/* Walks for one access, or raises. */
+static void walk_or_raise(struct vcpu *v, gva_t va, unsigned how,
+			  struct walk *w)
 {
-	bool is_wide =
-		(how & SOFT_SUPER) ? v->is_long : v->code_mode == X86_MODE_64;
+	enum walk_status status;
 
-	return is_wide ? va : (u32)va;
+	if (v->is_long && !soft_is_canonical(va))
+		soft_gp(v, 0);
+	status = soft_walk(v, va, how, 0, w);
+	if (status == WALK_STUCK)
+		soft_internal_error(v, "page-table entry of 0x%llx never stays",
+				    (unsigned long long)va);
+	if (status == WALK_FAULT) {
+		walk_log(w);
+		soft_raise_pf(v, va, w->error);
+	}
 }
 
 /* Resolves the page of va for one access. */
 static void page_get(struct vcpu *v, gva_t va, unsigned how, struct page *out)
 {
+	const struct soft_tlb_entry *e;
 	const struct mem_slot *slot;
 	struct walk w;
-	u32 error;
 
-	va = va_wrap(v, va, how);
-	if (likely(tlb_lookup(v, va, how, out)))
+	va = soft_va_wrap(v, va, how);
+	out->is_rom = false; /* tag_w is empty for ROM */
+	e = soft_tlb_hit(v, va, how);
+	if (likely(e != NULL)) {
+		out->host = (u8 *)(uintptr_t)e->hva_page + (va & 0xfff);
+		out->gpa = (e->meta & ~0xfffull) | (va & 0xfff);
 		return;
+	}
 	v->stats.tlb_misses++;
 	if (!v->super.is_ready || !v->user->is_ready)
 		soft_tlb_flush(v, false);
-	if (v->is_long && !soft_is_canonical(va))
-		soft_gp(v, 0);
-	if (!(v->cr0 & X86_CR0_PG)) {
-		w = (struct walk){.rights = X86_PTE_W | X86_PTE_U,
-				  .is_dirty = true,
-				  .gpa = va};
-	} else if (!walk(v, va, how, false, &w, &error)) {
-		soft_raise_pf(v, va, error);
-	}
+	walk_or_raise(v, va, how, &w);
 	out->gpa = w.gpa;
 	out->host = NULL;
-	out->is_rom = false;
-	if ((w.gpa & ~0xfffull) == soft_apic_base(v))
-		return;
-	slot = mem_slot_find(v->vm->mem, w.gpa);
+	slot = soft_walk_slot(v, &w);
 	if (!slot)
 		return;
 	out->host = slot->hva + (w.gpa - slot->gpa);
 	out->is_rom = slot->flags & MEM_SLOT_ROM;
-	tlb_fill(v, va, how, &w, out->host - (va & 0xfff), out->is_rom);
+	soft_tlb_enter(v, va, how, &w, out->host - (va & 0xfff), out->is_rom);
 }
 
 /* ---- MMIO ---- */
@@ -593,7 +269,7 @@ static void span_get(struct vcpu *v, gva_t va, size_t n, unsigned how,
 	page_get(v, va, how, &s->pages[0]);
 	if (s->first < n)
 		page_get(v, va + s->first, how, &s->pages[1]);
-	watch(v, va_wrap(v, va, how), n, how);
+	watch(v, soft_va_wrap(v, va, how), n, how);
 }
 
 static void span_read(struct vcpu *v, const struct span *s, void *dst, size_t n)
@@ -713,7 +389,7 @@ u8 *soft_hva(struct vcpu *v, gva_t va, size_t n, unsigned how)
 	page_get(v, va, how, &p);
 	if (!p.host || ((how & SOFT_W) && p.is_rom))
 		return NULL;
-	watch(v, va_wrap(v, va, how), n, how);
+	watch(v, soft_va_wrap(v, va, how), n, how);
 	return p.host;
 }
 
@@ -732,7 +408,7 @@ void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 	o->is_locked = false;
 	span_get(v, va, n, how, &s);
 	if (is_write && is_read)
-		watch(v, va_wrap(v, va, how), n, SOFT_R);
+		watch(v, soft_va_wrap(v, va, how), n, SOFT_R);
 	for (int i = 0; i < 2; i++) {
 		bool is_used = !i || s.first < n;
 
@@ -804,15 +480,11 @@ const u8 *soft_fetch_page(struct vcpu *v, gva_t va)
 bool soft_translate_debug(struct vcpu *v, gva_t va, gpa_t *out_gpa)
 {
 	struct walk w;
-	u32 error;
 
 	if (!v->is_long)
 		va = (u32)va;
-	if (!(v->cr0 & X86_CR0_PG)) {
-		*out_gpa = va;
-		return true;
-	}
-	if (!soft_is_canonical(va) || !walk(v, va, 0, true, &w, &error))
+	if (!soft_is_canonical(va) ||
+	    soft_walk(v, va, 0, WALK_DEBUG, &w) != WALK_OK)
 		return false;
 	*out_gpa = w.gpa;
 	return true;

@@ -18,10 +18,7 @@
 
 bool soft_is_amd(const struct vcpu *v)
 {
-	const struct kvm_cpuid_entry2 *e = x86_cpuid_find(v->vm->cpuid, 0, 0);
-
-	return e && (e->ecx == 0x444d4163u /* AuthenticAMD */ ||
-		     e->ecx == 0x656e6975u /* HygonGenuine */);
+	return v->vm->is_amd;
 }
 
 /* ---- descriptors ---- */

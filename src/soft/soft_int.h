@@ -227,6 +227,7 @@ struct engine_vm {
 	_Atomic u32 lowest_next;    /* rotor of lowest-priority delivery */
 	pthread_mutex_t pause_lock; /* one stop-the-world at a time */
 	u8 physical_address_bits; /* MAXPHYADDR presented */
+	bool is_amd; /* the vendor presented: AMD or Hygon */
 	_Atomic bool extint;
 	/* Held by locked accesses that cross a page (mmu.c). */
 	pthread_mutex_t split_lock;

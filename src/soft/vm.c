@@ -112,6 +112,9 @@ static void read_cpuid(struct engine_vm *vm)
 	const struct kvm_cpuid_entry2 *e;
 
 	vm->features = x86_cpuid_isa(vm->cpuid);
+	e = x86_cpuid_find(vm->cpuid, 0, 0);
+	vm->is_amd = e && (e->ecx == 0x444d4163u /* AuthenticAMD */ ||
+			   e->ecx == 0x656e6975u /* HygonGenuine */);
 	e = x86_cpuid_find(vm->cpuid, 0x80000008, 0);
 	vm->physical_address_bits = e ? e->eax & 0xff : 36;
 	if (vm->physical_address_bits < 32 || vm->physical_address_bits > 52)

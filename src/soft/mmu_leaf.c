@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* THEORY. The half of the software MMU that generated code may call with the
+ * guest's SIMD registers live: general registers only, no libc, no raising.
+ *
+ * soft_walk() collects the entries on the way and checks reserved bits level
+ * by level; permissions are checked at the leaf; only an access that is going
+ * to succeed sets A and D, each by a compare-exchange against the value that
+ * was checked. When one loses, the walk starts again from the root.
+ *
+ * The TLB holds RAM and ROM pages only, and no page with an enabled data
+ * breakpoint: accesses to those take the slow path, which notes the hit in
+ * v->watch_hits. Not-present entries are never cached. A user page is not
+ * entered in the supervisor table while SMAP is on, because EFLAGS.AC is no
+ * part of the key.
+ *
+ * A page-table entry outside RAM reads as all ones, which is a reserved-bit
+ * fault.
+ *
+ * What this file may call is held to a list by scripts/check-leaf.
+ *
+ * Not modelled: protection keys, 5-level paging, PWT/PCD/PAT.
+ *
+ * Source: SDM 3A §4.3-4.10.
+ */
+#include "soft/apic_int.h"
+#include "soft/mmu_int.h"
+#include "soft/xlat.h"
+
+#define WALK_RETRIES 1000
+
+static bool has_nx(const struct vcpu *v)
+{
+	return v->efer & X86_EFER_NXE;
+}
+
+/* ---- walker ---- */
+
+static void entry_read(struct vcpu *v, gpa_t gpa, bool is_wide,
+		       struct walk_entry *out)
+{
+	const struct mem_slot *slot = mem_slot_find(v->vm->mem, gpa);
+
+	out->gpa = gpa;
+	out->is_wide = is_wide;
+	out->is_rom = slot && (slot->flags & MEM_SLOT_ROM);
+	out->host = slot ? slot->hva + (gpa - slot->gpa) : NULL;
+	if (!slot) {
+		out->value = is_wide ? ~0ull : ~0u;
+	} else if (is_wide) {
+		out->value =
+			__atomic_load_n((u64 *)out->host, __ATOMIC_ACQUIRE);
+	} else {
+		out->value =
+			__atomic_load_n((u32 *)out->host, __ATOMIC_ACQUIRE);
+	}
+}
+
+/* false: the entry changed since it was read. */
+static bool entry_set(struct walk_entry *e, u64 bits)
+{
+	u64 old = e->value;
+	u32 old32 = (u32)old;
+
+	if ((old & bits) == bits || e->is_rom)
+		return true;
+	e->value |= bits;
+	if (e->is_wide)
+		return __atomic_compare_exchange_n(
+			(u64 *)e->host, &old, old | bits, false,
+			__ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	return __atomic_compare_exchange_n((u32 *)e->host, &old32,
+					   old32 | (u32)bits, false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+static u64 bits_range(unsigned hi, unsigned lo)
+{
+	return hi < lo ? 0 : (~0ull >> (63 - hi)) & (~0ull << lo);
+}
+
+/* Reserved bits of a present 8-byte entry. level: 1 PTE, 2 PDE, 3 PDPTE,
+ * 4 PML4E. */
+static u64 reserved_bits(const struct vcpu *v, unsigned level, u64 entry)
+{
+	unsigned max = v->vm->physical_address_bits;
+	u64 r = bits_range(v->is_long ? 51 : 62, max);
+
+	if (!has_nx(v))
+		r |= X86_PTE_NX;
+	if (level == 4) {
+		r |= X86_PTE_PS;
+		if (v->vm->is_amd)
+			r |= X86_PTE_G;
+	}
+	if (entry & X86_PTE_PS) {
+		if (level == 3)
+			r |= bits_range(29, 13);
+		else if (level == 2)
+			r |= bits_range(20, 13);
+	}
+	return r;
+}
+
+/* 4-level and PAE. Returns 0, X86_PF_P | X86_PF_RSVD, or ~0u: not present. */
+static u32 walk_wide(struct vcpu *v, gva_t va, struct walk *w)
+{
+	unsigned level = v->is_long ? 4 : 2;
+	u64 table = v->cr3 & X86_PTE_ADDR;
+
+	if (!v->is_long) {
+		u64 pdpte = v->pdpte[(va >> 30) & 3];
+
+		if (!(pdpte & X86_PTE_P))
+			return ~0u;
+		table = pdpte & X86_PTE_ADDR;
+	}
+	for (;; level--) {
+		unsigned shift = 12 + 9 * (level - 1);
+		struct walk_entry *e = &w->entries[w->depth++];
+
+		entry_read(v, table + ((va >> shift) & 511) * 8, true, e);
+		if (!(e->value & X86_PTE_P))
+			return ~0u;
+		if (!e->host || (e->value & reserved_bits(v, level, e->value)))
+			return X86_PF_P | X86_PF_RSVD;
+		w->rights &= e->value | X86_PTE_NX;
+		w->rights |= e->value & X86_PTE_NX;
+		table = e->value & X86_PTE_ADDR;
+		if (level == 1 || (level < 4 && (e->value & X86_PTE_PS))) {
+			u64 mask = BIT64(shift) - 1;
+
+			w->gpa = (table & ~mask) | (va & mask);
+			w->is_large = level > 1;
+			return 0;
+		}
+	}
+}
+
+/* 2-level, with 4 MiB pages and PSE-36. */
+static u32 walk_narrow(struct vcpu *v, gva_t va, struct walk *w)
+{
+	struct walk_entry *e = &w->entries[w->depth++];
+	unsigned max = v->vm->physical_address_bits;
+	u64 pde;
+
+	entry_read(v, (v->cr3 & 0xfffff000u) + ((va >> 22) & 1023) * 4, false,
+		   e);
+	pde = e->value;
+	if (!(pde & X86_PTE_P))
+		return ~0u;
+	if (!e->host)
+		return X86_PF_P | X86_PF_RSVD;
+	w->rights &= pde;
+	if ((pde & X86_PTE_PS) && (v->cr4 & X86_CR4_PSE)) {
+		u64 rsvd = BIT64(21);
+
+		if (max < 40)
+			rsvd |= bits_range(20, 13 + (max - 32));
+		if (pde & rsvd)
+			return X86_PF_P | X86_PF_RSVD;
+		w->gpa = (pde & 0xffc00000u) | ((pde >> 13 & 0xff) << 32) |
+			 (va & 0x3fffff);
+		w->is_large = true;
+		return 0;
+	}
+	e = &w->entries[w->depth++];
+	entry_read(v, (pde & 0xfffff000u) + ((va >> 12) & 1023) * 4, false, e);
+	if (!(e->value & X86_PTE_P))
+		return ~0u;
+	if (!e->host)
+		return X86_PF_P | X86_PF_RSVD;
+	w->rights &= e->value;
+	w->gpa = (e->value & 0xfffff000u) | (va & 0xfff);
+	return 0;
+}
+
+/* May this kind of access use a page with these rights? */
+static bool rights_allow(const struct vcpu *v, const struct walk *w,
+			 unsigned how)
+{
+	bool is_user_page = w->rights & X86_PTE_U;
+
+	if (soft_access_is_user(v, how)) {
+		if (!is_user_page)
+			return false;
+		if ((how & SOFT_W) && !(w->rights & X86_PTE_W))
+			return false;
+	} else {
+		if ((how & SOFT_W) && !(w->rights & X86_PTE_W) &&
+		    (v->cr0 & X86_CR0_WP))
+			return false;
+		if (is_user_page && (how & SOFT_X) && (v->cr4 & X86_CR4_SMEP))
+			return false;
+		if (is_user_page && !(how & SOFT_X) &&
+		    (v->cr4 & X86_CR4_SMAP) &&
+		    (v->cpl == 3 || !(v->rflags_sys & X86_FL_AC)))
+			return false;
+	}
+	return !((how & SOFT_X) && (w->rights & X86_PTE_NX));
+}
+
+/* The access part of a page fault's error code. */
+static u32 fault_code(const struct vcpu *v, unsigned how)
+{
+	u32 code = 0;
+
+	if (how & SOFT_W)
+		code |= X86_PF_W;
+	if (soft_access_is_user(v, how))
+		code |= X86_PF_U;
+	if ((how & SOFT_X) &&
+	    ((v->cr4 & X86_CR4_SMEP) || ((v->cr4 & X86_CR4_PAE) && has_nx(v))))
+		code |= X86_PF_I;
+	return code;
+}
+
+static bool set_accessed_dirty(struct walk *w, unsigned how)
+{
+	for (u32 i = 0; i < w->depth; i++) {
+		struct walk_entry *e = &w->entries[i];
+		u64 bits = X86_PTE_A, old = e->value;
+
+		if (i == w->depth - 1 && (how & SOFT_W))
+			bits |= X86_PTE_D;
+		if (!entry_set(e, bits))
+			return false;
+		if (e->value != old)
+			w->stored |= BIT32(i);
+	}
+	return true;
+}
+
+static void walk_start(struct walk *w)
+{
+	u32 stored = w->stored;
+
+	__builtin_memset(w, 0, sizeof(*w));
+	w->rights = X86_PTE_W | X86_PTE_U;
+	w->stored = stored;
+}
+
+enum walk_status soft_walk(struct vcpu *v, gva_t va, unsigned how, u32 flags,
+			   struct walk *w)
+{
+	w->stored = 0;
+	for (int i = 0; i < WALK_RETRIES; i++) {
+		u64 leaf;
+		u32 rc;
+
+		walk_start(w);
+		if (!(v->cr0 & X86_CR0_PG)) {
+			w->is_dirty = true;
+			w->gpa = va;
+			return WALK_OK;
+		}
+		rc = (v->cr4 & X86_CR4_PAE) ? walk_wide(v, va, w)
+					    : walk_narrow(v, va, w);
+		if (rc) {
+			w->error = fault_code(v, how) | (rc == ~0u ? 0 : rc);
+			return WALK_FAULT;
+		}
+		if (flags & WALK_DEBUG)
+			return WALK_OK;
+		if (!rights_allow(v, w, how)) {
+			w->error = fault_code(v, how) | X86_PF_P;
+			return WALK_FAULT;
+		}
+		if (!set_accessed_dirty(w, how))
+			continue;
+		leaf = w->entries[w->depth - 1].value;
+		w->is_dirty = leaf & X86_PTE_D;
+		w->is_global = (leaf & X86_PTE_G) && (v->cr4 & X86_CR4_PGE);
+		return WALK_OK;
+	}
+	return WALK_STUCK;
+}
+
+const struct mem_slot *soft_walk_slot(struct vcpu *v, const struct walk *w)
+{
+	u64 base = apic_base_msr(v->apic);
+
+	if ((base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN &&
+	    (w->gpa & ~0xfffull) == (base & APIC_BASE_ADDR))
+		return NULL;
+	return mem_slot_find(v->vm->mem, w->gpa);
+}
+
+/* ---- TLB ---- */
+
+static bool page_is_watched(const struct vcpu *v, gva_t va)
+{
+	if (likely(!(v->dr7 & 0xff)))
+		return false;
+	for (unsigned i = 0; i < 4; i++)
+		if ((v->dr7 >> (i * 2) & 3) && (v->dr7 >> (16 + i * 4) & 1) &&
+		    v->dr[i] >> 12 == va >> 12)
+			return true;
+	return false;
+}
+
+void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
+		    const struct walk *w, u8 *host_page, bool is_rom)
+{
+	bool is_user = soft_access_is_user(v, how);
+	struct soft_space *t = is_user ? v->user : &v->super;
+	unsigned i = soft_tlb_index(va);
+	struct soft_tlb_entry *e = &t->tlb[i];
+	unsigned base = is_user ? 0 : SOFT_SUPER;
+	gva_t page = va & ~0xfffull;
+
+	if (page_is_watched(v, va))
+		return;
+	if (!is_user && (w->rights & X86_PTE_U) && (v->cr4 & X86_CR4_SMAP))
+		return;
+	t->tlb_used |= BIT64(i / 64);
+	e->hva_page = (u64)(uintptr_t)host_page;
+	e->meta = w->gpa & ~0xfffull;
+	if (w->is_global)
+		e->meta |= SOFT_TLB_GLOBAL;
+	if (w->is_large) {
+		e->meta |= SOFT_TLB_LARGE;
+		t->has_large = true;
+		t->large_gib |= BIT64((va >> 30) & 63);
+	}
+	if (w->rights & X86_PTE_U)
+		e->meta |= SOFT_TLB_USER;
+	if (rights_allow(v, w, base | SOFT_X))
+		e->meta |= SOFT_TLB_EXEC;
+	e->tag_r = page;
+	e->tag_w = SOFT_TLB_EMPTY;
+	if (w->is_dirty && !is_rom && rights_allow(v, w, base | SOFT_W))
+		e->tag_w = page;
+}
+
+/* Walks for generated code; false: the interpreter's business. */
+static bool leaf_walk(struct vcpu *v, gva_t va, unsigned how, struct walk *w,
+		      const struct mem_slot **out_slot)
+{
+	if (!v->super.is_ready || !v->user->is_ready ||
+	    soft_va_wrap(v, va, how) != va ||
+	    (v->is_long && !soft_is_canonical(va)))
+		return false;
+	if (soft_walk(v, va, how, WALK_LEAF, w) != WALK_OK)
+		return false;
+	*out_slot = soft_walk_slot(v, w);
+	return *out_slot != NULL;
+}
+
+bool soft_tlb_fill_leaf(struct vcpu *v, gva_t va, unsigned how)
+{
+	const struct mem_slot *slot;
+	struct walk w;
+	bool is_rom;
+
+	if (soft_tlb_hit(v, va, how))
+		return true;
+	v->stats.tlb_misses++;
+	if (!leaf_walk(v, va, how, &w, &slot))
+		return false;
+	is_rom = slot->flags & MEM_SLOT_ROM;
+	soft_tlb_enter(v, va, how, &w,
+		       slot->hva + ((w.gpa & ~0xfffull) - slot->gpa), is_rom);
+	return soft_tlb_hit(v, va, how) != NULL;
+}
+
+bool soft_exec_gpa_leaf(struct vcpu *v, gva_t va, gpa_t *out)
+{
+	const struct soft_tlb_entry *e = soft_tlb_hit(v, va, SOFT_X);
+	const struct mem_slot *slot;
+	struct walk w;
+
+	if (e) {
+		*out = (e->meta & ~0xfffull) | (va & 0xfff);
+		return true;
+	}
+	v->stats.tlb_misses++;
+	if (!leaf_walk(v, va, SOFT_X, &w, &slot))
+		return false;
+	soft_tlb_enter(v, va, SOFT_X, &w,
+		       slot->hva + ((w.gpa & ~0xfffull) - slot->gpa),
+		       slot->flags & MEM_SLOT_ROM);
+	*out = w.gpa;
+	return true;
+}
