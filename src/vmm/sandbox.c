@@ -133,6 +133,10 @@ static const struct rule allowed[] = {
 	IOCTL(TCGETS),
 	/* Clients of the control socket, vsock streams, consoles. */
 	ALLOW(accept4),
+	/* vsock's two ends. Of the kind that cannot be connected elsewhere
+	 * later, unlike SOCK_DGRAM. */
+	ALLOW_IF(socketpair, {0, EXACT, AF_UNIX},
+		 {1, SOCK_TYPE_BITS, SOCK_STREAM}),
 	ALLOW(recvmsg),
 	ALLOW(recvfrom),
 	ALLOW(sendmsg),

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -109,7 +110,35 @@ static int do_socketpair(void)
 {
 	int pair[2];
 
-	return result(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	return result(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+}
+
+/* Only with itself: it cannot be led to a socket in the file system. */
+static int do_stream_pair(void)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX, .sun_path = "/x"};
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return errno;
+	close(pair[1]);
+	if (sendto(pair[0], "x", 1, MSG_NOSIGNAL, (struct sockaddr *)&to,
+		   sizeof(to)) >= 0)
+		return EIO;
+	return WORKS;
+}
+
+static struct sockaddr_un listener; /* of the test, by an abstract name */
+
+static int do_connect_pair(void)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return 254;
+	close(pair[1]);
+	return result(connect(pair[0], (struct sockaddr *)&listener,
+			      sizeof(listener)));
 }
 
 static int do_vsock(void)
@@ -345,7 +374,7 @@ static const struct {
 	{"open_by_handle_at", do_handle, KILLED},
 	{"AF_UNIX socket", do_unix, KILLED},
 	{"AF_UNIX socket by a thread", do_thread_unix, KILLED},
-	{"socketpair", do_socketpair, KILLED},
+	{"socketpair of datagrams", do_socketpair, KILLED},
 	{"AF_VSOCK socket", do_vsock, KILLED},
 	{"AF_PACKET socket", do_packet, KILLED},
 	{"ptrace", do_ptrace, KILLED},
@@ -372,6 +401,7 @@ static const struct {
 	{"bpf", do_bpf, KILLED},
 	{"x32 call", do_x32, KILLED},
 	{"int 0x80", do_int80, KILLED},
+	{"socketpair of streams", do_stream_pair, WORKS},
 	{"mmap without PROT_EXEC", do_mmap, WORKS},
 	{"a new thread", do_thread, WORKS},
 	{"tgkill of itself", do_tgkill_self, WORKS},
@@ -401,12 +431,22 @@ static void hostile_51_the_sandbox_leaves_no_way_out(void **state)
 
 static void internet_sockets_are_for_machines_with_a_network(void **state)
 {
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
 	(void)state;
+	listener.sun_family = AF_UNIX;
+	snprintf(listener.sun_path + 1, sizeof(listener.sun_path) - 1,
+		 "skerry-sandbox-%d", getpid());
+	assert_int_equal(
+		bind(fd, (struct sockaddr *)&listener, sizeof(listener)), 0);
+	assert_int_equal(listen(fd, 1), 0);
 	expect("TCP", inside(do_tcp, &network), WORKS);
 	expect("raw", inside(do_raw, &network), EPERM);
 	expect("netlink", inside(do_netlink, &network), EPERM);
+	expect("AF_UNIX", inside(do_connect_pair, &network), EISCONN);
 	expect("TCP", inside(do_tcp, &lonely), KILLED);
 	expect("raw", inside(do_raw, &lonely), KILLED);
+	close(fd);
 }
 
 /* ---- threads that were there before ---- */
