@@ -22,28 +22,6 @@
 #define DELIVERING_NONE 0xffffu
 #define DELIVERING_EXT	0x100u /* interrupt: benign whatever the number */
 
-/* ---- flags ---- */
-
-u64 soft_rflags(const struct vcpu *v)
-{
-	return (v->rflags_sys & ~X86_FL_ARITH) | BIT64(1) |
-	       ((v->aflags >> 8) &
-		(X86_FL_SF | X86_FL_ZF | X86_FL_AF | X86_FL_PF | X86_FL_CF)) |
-	       ((v->aflags & 1) ? X86_FL_OF : 0);
-}
-
-void soft_set_rflags(struct vcpu *v, u64 rflags)
-{
-	const u64 known = X86_FL_TF | X86_FL_IF | X86_FL_DF | X86_FL_IOPL |
-			  X86_FL_NT | X86_FL_RF | X86_FL_VM | X86_FL_AC |
-			  X86_FL_VIF | X86_FL_VIP | X86_FL_ID;
-
-	v->aflags =
-		(u32)((rflags & 0xd5) << 8) | 0x200 | !!(rflags & X86_FL_OF);
-	v->rflags_sys = (rflags & known) | BIT64(1);
-	soft_after_if_change(v);
-}
-
 /* ---- raising ---- */
 
 void soft_raise_exc(struct vcpu *v, const struct soft_exception *e)
@@ -84,46 +62,6 @@ void soft_internal_error(struct vcpu *v, const char *fmt, ...)
 	log_error("vcpu %u at rip 0x%llx: %s", v->id,
 		  (unsigned long long)v->rip, v->error);
 	siglongjmp(v->unwind, SOFT_UNWIND_ERROR);
-}
-
-/* ---- modes ---- */
-
-static bool seg_is_flat(const struct soft_seg *s, bool is_code)
-{
-	u32 want = SEG_S | SEG_P | SEG_TYPE_WR_RD;
-	u32 not = SEG_UNUSABLE | SEG_TYPE_CONF_ED | SEG_TYPE_CODE;
-
-	if (is_code) {
-		want |= SEG_TYPE_CODE;
-		not &= ~(SEG_TYPE_CODE | SEG_TYPE_CONF_ED);
-	}
-	return !s->base && s->limit == ~0u && (s->attr & want) == want &&
-	       !(s->attr & not );
-}
-
-void soft_mode_changed(struct vcpu *v)
-{
-	const struct soft_seg *cs = &v->segs[X86_CS], *ss = &v->segs[X86_SS];
-
-	v->fetch_page = SOFT_TLB_EMPTY;
-	v->is_protected = v->cr0 & X86_CR0_PE;
-	v->is_long = v->efer & X86_EFER_LMA;
-	v->is_vm86 = v->is_protected && (v->rflags_sys & X86_FL_VM);
-	v->cpl = !v->is_protected ? 0 : v->is_vm86 ? 3 : SEG_DPL(ss->attr);
-	v->tlb_now = v->cpl == 3 ? v->user->tlb : v->super.tlb;
-	if (v->is_long && (cs->attr & SEG_L))
-		v->code_mode = X86_MODE_64;
-	else
-		v->code_mode = (cs->attr & SEG_DB) ? X86_MODE_32 : X86_MODE_16;
-	if (v->code_mode == X86_MODE_64)
-		v->stack_size = 8;
-	else
-		v->stack_size = (ss->attr & SEG_DB) ? 4 : 2;
-	v->is_flat = v->code_mode == X86_MODE_64 ||
-		     (seg_is_flat(cs, true) &&
-		      seg_is_flat(&v->segs[X86_DS], false) &&
-		      seg_is_flat(&v->segs[X86_ES], false) &&
-		      seg_is_flat(ss, false));
 }
 
 /* ---- debug registers ---- */

@@ -394,24 +394,6 @@ void soft_far_ret(struct vcpu *v, unsigned osize, u16 pop_bytes)
 
 /* ---- IRET ---- */
 
-/* Flags that IRET may change at this privilege. */
-static u64 iret_flag_mask(const struct vcpu *v, unsigned osize)
-{
-	u64 mask = X86_FL_ARITH | X86_FL_TF | X86_FL_DF | X86_FL_NT;
-	unsigned iopl = v->rflags_sys >> 12 & 3;
-
-	if (osize > 2)
-		mask |= X86_FL_RF | X86_FL_AC | X86_FL_ID;
-	if (v->cpl <= iopl || !v->is_protected)
-		mask |= X86_FL_IF;
-	if (v->cpl == 0) {
-		mask |= X86_FL_IOPL;
-		if (osize > 2 && v->is_protected)
-			mask |= X86_FL_VIF | X86_FL_VIP;
-	}
-	return mask;
-}
-
 static void iret_flags(struct vcpu *v, u64 flags, u64 mask)
 {
 	soft_set_rflags(v, (soft_rflags(v) & ~mask) | (flags & mask));
@@ -429,7 +411,7 @@ static void iret_real(struct vcpu *v, unsigned osize)
 	off = soft_stack_pop(v, &st, osize);
 	sel = (u16)soft_stack_pop(v, &st, osize);
 	flags = soft_stack_pop(v, &st, osize);
-	mask = iret_flag_mask(v, osize);
+	mask = soft_iret_flag_mask(v, osize);
 	set_real_cs(v, sel, off);
 	soft_stack_commit_sp(v, &st);
 	iret_flags(v, flags, mask);
@@ -500,7 +482,7 @@ void soft_iret(struct vcpu *v, unsigned osize)
 	}
 	read_return_code(v, sel, &cs, &va);
 	has_outer = (sel & 3) != v->cpl || v->code_mode == X86_MODE_64;
-	mask = iret_flag_mask(v, osize);
+	mask = soft_iret_flag_mask(v, osize);
 	if (has_outer) {
 		u16 ss_sel;
 

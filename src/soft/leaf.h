@@ -48,3 +48,25 @@ enum leaf_str_rep { LEAF_NOREP, LEAF_REPE /* and REP */, LEAF_REPNE };
 
 /* For flat modes (v->is_flat). LEAF_DONE or LEAF_T0. */
 u32 soft_str_leaf(struct vcpu *v, u32 arg);
+
+/* ---- system instructions (sys_leaf.c), of 64-bit code only ---- */
+
+/* Fast cases; LEAF_T0 stands for all others and for every fault. arg is 0
+ * where nothing is said. After LEAF_JUMP the jump cache of the space of the
+ * (new) v->cpl has the key v->key. */
+u32 soft_syscall_leaf(struct vcpu *v, u32 arg);
+u32 soft_sysret_leaf(struct vcpu *v, u32 arg); /* REX.W */
+u32 soft_iretq_leaf(struct vcpu *v, u32 arg);
+u32 soft_swapgs_leaf(struct vcpu *v, u32 arg);
+/* 64-bit operands. POPF leaves when an event may be taken now. */
+u32 soft_pushf_leaf(struct vcpu *v, u32 arg);
+u32 soft_popf_leaf(struct vcpu *v, u32 arg);
+/* arg 1: RDTSCP. */
+u32 soft_rdtsc_leaf(struct vcpu *v, u32 arg);
+/* arg: the register that is written. */
+u32 soft_rdpid_leaf(struct vcpu *v, u32 arg);
+u32 soft_rdmsr_leaf(struct vcpu *v, u32 arg);
+u32 soft_wrmsr_leaf(struct vcpu *v, u32 arg);
+/* arg: register written | control register << 4. */
+u32 soft_rdcr_leaf(struct vcpu *v, u32 arg);
+u32 soft_clts_leaf(struct vcpu *v, u32 arg);

@@ -7,6 +7,7 @@
 
 #include "soft/leaf.h"
 #include "soft/testvm.h"
+#include "soft/xlat.h"
 
 #define LV_TSS	  0x3000u
 #define LV_PML4	  0x10000u

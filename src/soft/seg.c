@@ -23,16 +23,6 @@ bool soft_is_amd(const struct vcpu *v)
 
 /* ---- descriptors ---- */
 
-void soft_desc_parse(u64 raw, u16 sel, struct soft_seg *out)
-{
-	u32 limit = (u32)(raw & 0xffff) | ((u32)(raw >> 32) & 0xf0000);
-
-	out->sel = sel;
-	out->base = (raw >> 16 & 0xffffff) | (raw >> 32 & 0xff000000);
-	out->attr = (u32)(raw >> 40) & 0xf0ff;
-	out->limit = (out->attr & SEG_G) ? limit << 12 | 0xfff : limit;
-}
-
 bool soft_desc_read(struct vcpu *v, u16 sel, u64 *out_raw, gva_t *out_va)
 {
 	u64 base = v->gdtr.base, limit = v->gdtr.limit;
@@ -68,11 +58,6 @@ void soft_desc_set_accessed(struct vcpu *v, gva_t va, struct soft_seg *seg)
 		return;
 	seg->attr |= SEG_TYPE_ACC;
 	soft_write(v, va + 5, 1, seg->attr & 0xff, SOFT_SUPER);
-}
-
-void soft_seg_set_null(struct soft_seg *s, u16 sel)
-{
-	*s = (struct soft_seg){.sel = sel, .attr = SEG_UNUSABLE};
 }
 
 void soft_seg_set_real(struct soft_seg *s, u16 sel)
@@ -262,23 +247,6 @@ void soft_check_target(struct vcpu *v, const struct soft_seg *cs, u64 off,
 			soft_gp(v, ext);
 	} else if (off > cs->limit) {
 		soft_gp(v, ext);
-	}
-}
-
-void soft_drop_inner_segs(struct vcpu *v)
-{
-	static const u8 segs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
-
-	for (unsigned i = 0; i < ARRAY_SIZE(segs); i++) {
-		struct soft_seg *s = &v->segs[segs[i]];
-		bool is_conforming = (s->attr & SEG_TYPE_CODE) &&
-				     (s->attr & SEG_TYPE_CONF_ED);
-
-		if (!(s->attr & SEG_UNUSABLE) && !is_conforming &&
-		    SEG_DPL(s->attr) < v->cpl) {
-			s->sel = 0;
-			s->attr |= SEG_UNUSABLE;
-		}
 	}
 }
 

@@ -46,6 +46,23 @@ void soft_watch_io(struct vcpu *v, u16 port, unsigned size);
 /* DR0-3 or DR7 changed: pages may be watched now, or no longer. */
 void soft_debug_changed(struct vcpu *v);
 
+/* ---- the last part of instructions, without a fault (mode_leaf.c) ---- */
+
+#define SOFT_ATTR_CODE64 0xa09bu
+#define SOFT_ATTR_CODE32 0xc09bu
+#define SOFT_ATTR_DATA	 0xc093u
+
+/* Flags that IRET may change at this privilege. */
+u64 soft_iret_flag_mask(const struct vcpu *v, unsigned osize);
+/* POPF with the value that was popped. */
+void soft_popf_commit(struct vcpu *v, u64 value, unsigned osize);
+/* A flat segment with selector and attributes for this CPL. */
+void soft_set_flat(struct vcpu *v, unsigned seg, u64 sel, u32 attr,
+		   unsigned cpl);
+/* SYSCALL and SYSRET, once they are allowed: to v->next_rip. */
+void soft_syscall_commit(struct vcpu *v);
+void soft_sysret_commit(struct vcpu *v, bool to_64, bool is_amd);
+
 /* ---- descriptors (seg.c) ---- */
 
 /* Reads 8 bytes (sel's descriptor). false: null, or outside its table. */

@@ -20,10 +20,7 @@
  * else. Guest memory is read once: the values that a comparison stops at are
  * those that its flags are computed from.
  */
-#include "soft/leaf.h"
-
-#include "soft/access.h"
-#include "soft/xlat.h"
+#include "soft/leaf_int.h"
 
 /* So many bytes may be done before v->kick is looked at. */
 #define KICK_BYTES (64 * KIB)
@@ -37,21 +34,6 @@ struct str {
 	u64 to_kick; /* bytes until v->kick is looked at */
 	bool is_rep;
 };
-
-static u8 *page_at(struct vcpu *v, gva_t va, unsigned n, unsigned how)
-{
-	const struct soft_tlb_entry *e = soft_tlb_at(v, va);
-	u64 off = va - (how & SOFT_W ? e->tag_w : e->tag_r);
-
-	if (likely(off <= PAGE_BYTES - n))
-		return (u8 *)(uintptr_t)e->hva_page + off;
-	if ((va & (PAGE_BYTES - 1)) > PAGE_BYTES - n ||
-	    !soft_is_canonical(va) || !soft_tlb_fill_leaf(v, va, how))
-		return NULL;
-	off = va - (how & SOFT_W ? e->tag_w : e->tag_r);
-	return off <= PAGE_BYTES - n ? (u8 *)(uintptr_t)e->hva_page + off
-				     : NULL;
-}
 
 /* Bytes of the page from va on. */
 static u64 page_left(gva_t va)
@@ -71,7 +53,7 @@ static bool element_at(const struct str *s, gva_t va, unsigned how,
 	u64 left = page_left(va);
 
 	out->first = left < s->n ? (unsigned)left : s->n;
-	out->part[0] = page_at(s->v, va, out->first, how);
+	out->part[0] = leaf_page(s->v, va, out->first, how);
 	if (!out->part[0])
 		return false;
 	if (out->first == s->n)
@@ -80,7 +62,7 @@ static bool element_at(const struct str *s, gva_t va, unsigned how,
 	 * address size; 32-bit code faults there. */
 	if (unlikely(va + left == 4 * GIB && s->v->code_mode != X86_MODE_64))
 		return false;
-	out->part[1] = page_at(s->v, va + left, s->n - out->first, how);
+	out->part[1] = leaf_page(s->v, va + left, s->n - out->first, how);
 	return out->part[1] != NULL;
 }
 
@@ -239,8 +221,8 @@ static u32 do_movs(struct str *s)
 		done = str_run(s, src);
 		done = MIN(done, run);
 		if (likely(done)) {
-			const u8 *p = page_at(s->v, src, s->n, SOFT_R);
-			u8 *d = p ? page_at(s->v, dst, s->n, SOFT_W) : NULL;
+			const u8 *p = leaf_page(s->v, src, s->n, SOFT_R);
+			u8 *d = p ? leaf_page(s->v, dst, s->n, SOFT_W) : NULL;
 
 			if (!d)
 				return LEAF_T0;
@@ -265,7 +247,7 @@ static u32 do_stos(struct str *s)
 
 		done = str_run(s, dst);
 		if (likely(done)) {
-			u8 *d = page_at(s->v, dst, s->n, SOFT_W);
+			u8 *d = leaf_page(s->v, dst, s->n, SOFT_W);
 
 			if (!d)
 				return LEAF_T0;
@@ -382,11 +364,11 @@ static u64 compare_chunk(const struct str *s, gva_t src, gva_t dst,
 	}
 	if (likely(n)) {
 		if (has_src) {
-			r.a = page_at(s->v, src, s->n, SOFT_R);
+			r.a = leaf_page(s->v, src, s->n, SOFT_R);
 			if (!r.a)
 				return 0;
 		}
-		r.b = page_at(s->v, dst, s->n, SOFT_R);
+		r.b = leaf_page(s->v, dst, s->n, SOFT_R);
 		return r.b ? scan_by(&r, n, s->n, is_until_equal, a, b) : 0;
 	} else {
 		struct element e;

@@ -4,7 +4,6 @@
 #include "test/test.h"
 
 #include "soft/leafvm.h"
-#include "soft/xlat.h"
 
 struct form {
 	unsigned op, bytes, rep, asize;
@@ -263,22 +262,6 @@ static void non_canonical_addresses_are_for_the_interpreter(void **state)
 		LEAF_T0);
 	assert_int_equal(t->v->gpr[X86_RCX], 16);
 	tv_free(t);
-}
-
-/* Until mmu_leaf.c is there. */
-bool __attribute__((weak))
-soft_tlb_fill_leaf(struct vcpu *v, gva_t va, unsigned how)
-{
-	sigjmp_buf outer;
-	bool is_done = false;
-
-	memcpy(&outer, &v->unwind, sizeof(outer));
-	if (!sigsetjmp(v->unwind, 0)) {
-		soft_probe(v, va, 1, how);
-		is_done = true;
-	}
-	memcpy(&v->unwind, &outer, sizeof(outer));
-	return is_done;
 }
 
 int main(void)

@@ -537,21 +537,9 @@ static void op_pushf(struct vcpu *v, const struct insn *in)
 
 static void op_popf(struct vcpu *v, const struct insn *in)
 {
-	u64 mask = X86_FL_ARITH | X86_FL_TF | X86_FL_DF | X86_FL_NT;
-	unsigned iopl = v->rflags_sys >> 12 & 3;
-	u64 value;
-
-	if (v->is_vm86 && iopl < 3)
+	if (v->is_vm86 && (v->rflags_sys >> 12 & 3) < 3)
 		soft_gp(v, 0);
-	if (in->osize > 2)
-		mask |= X86_FL_AC | X86_FL_ID;
-	if (v->cpl <= iopl)
-		mask |= X86_FL_IF;
-	if (v->cpl == 0)
-		mask |= X86_FL_IOPL;
-	value = soft_pop(v, in->osize);
-	soft_set_rflags(v, (soft_rflags(v) & ~(mask | X86_FL_RF)) |
-				   (value & mask));
+	soft_popf_commit(v, soft_pop(v, in->osize), in->osize);
 	sys_unmask(v);
 }
 

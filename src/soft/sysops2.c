@@ -5,17 +5,6 @@
 
 #include "soft/soft_sys.h"
 
-#define ATTR_CODE64 0xa09bu
-#define ATTR_CODE32 0xc09bu
-#define ATTR_DATA   0xc093u
-
-static void set_flat(struct vcpu *v, unsigned seg, u64 sel, u32 attr,
-		     unsigned cpl)
-{
-	v->segs[seg] = (struct soft_seg){
-		.sel = (u16)sel, .limit = ~0u, .attr = attr | cpl << 5};
-}
-
 /* SYSCALL and SYSRET single-step by the flags they leave, not by those they
  * find: a trap in between would be at CPL 0 on the user's stack. */
 static void trap_after_load(struct vcpu *v)
@@ -32,55 +21,26 @@ static void trap_after_load(struct vcpu *v)
 void sys_syscall(struct vcpu *v, const struct insn *in)
 {
 	bool is_64 = v->code_mode == X86_MODE_64;
-	u64 sel = v->star >> 32 & 0xfffc;
 
 	if (!(v->efer & X86_EFER_SCE) || !v->is_protected || v->is_vm86 ||
 	    (!is_64 && !soft_is_amd(v)))
 		soft_ud(v);
-	v->gpr[X86_RCX] = v->next_rip;
-	if (v->is_long) {
-		u64 flags = soft_rflags(v) & ~X86_FL_RF;
-
-		v->gpr[11] = flags;
-		soft_set_rflags(v, flags & ~v->sfmask);
-		v->next_rip = is_64 ? v->lstar : v->cstar;
-	} else {
-		v->rflags_sys &= ~(X86_FL_IF | X86_FL_RF | X86_FL_VM);
-		v->next_rip = (u32)v->star;
-	}
-	set_flat(v, X86_CS, sel, v->is_long ? ATTR_CODE64 : ATTR_CODE32, 0);
-	set_flat(v, X86_SS, sel + 8, ATTR_DATA, 0);
-	soft_mode_changed(v);
+	soft_syscall_commit(v);
 	trap_after_load(v);
 }
 
 void sys_sysret(struct vcpu *v, const struct insn *in)
 {
 	bool is_amd = soft_is_amd(v), to_64 = in->osize == 8;
-	u64 sel = v->star >> 48;
-	u64 rip = v->gpr[X86_RCX];
 
 	if (!(v->efer & X86_EFER_SCE) ||
 	    (v->code_mode != X86_MODE_64 && !is_amd))
 		soft_ud(v);
 	if (v->cpl)
 		soft_gp(v, 0);
-	if (to_64 && !is_amd && !soft_is_canonical(rip))
+	if (to_64 && !is_amd && !soft_is_canonical(v->gpr[X86_RCX]))
 		soft_gp(v, 0);
-	if (v->is_long)
-		soft_set_rflags(v, (v->gpr[11] & ~(X86_FL_RF | X86_FL_VM)));
-	else
-		v->rflags_sys |= X86_FL_IF;
-	set_flat(v, X86_CS, (to_64 ? sel + 16 : sel) | 3,
-		 to_64 ? ATTR_CODE64 : ATTR_CODE32, 3);
-	if (is_amd) { /* AMD loads the selector only */
-		v->segs[X86_SS].sel = (u16)(sel + 8) | 3;
-		v->segs[X86_SS].attr |= 3u << 5;
-	} else {
-		set_flat(v, X86_SS, (sel + 8) | 3, ATTR_DATA, 3);
-	}
-	v->next_rip = to_64 ? rip : (u32)rip;
-	soft_mode_changed(v);
+	soft_sysret_commit(v, to_64, is_amd);
 	sys_unmask(v);
 	trap_after_load(v);
 }
@@ -94,8 +54,8 @@ void sys_sysenter(struct vcpu *v, const struct insn *in)
 	if (!v->is_protected || !sel)
 		soft_gp(v, 0);
 	v->rflags_sys &= ~(X86_FL_VM | X86_FL_IF | X86_FL_RF);
-	set_flat(v, X86_CS, sel, v->is_long ? ATTR_CODE64 : ATTR_CODE32, 0);
-	set_flat(v, X86_SS, sel + 8, ATTR_DATA, 0);
+	soft_set_flat(v, X86_CS, sel, v->is_long ? SOFT_ATTR_CODE64 : SOFT_ATTR_CODE32, 0);
+	soft_set_flat(v, X86_SS, sel + 8, SOFT_ATTR_DATA, 0);
 	v->gpr[X86_RSP] = v->is_long ? v->sysenter_esp : (u32)v->sysenter_esp;
 	v->next_rip = v->is_long ? v->sysenter_eip : (u32)v->sysenter_eip;
 	soft_mode_changed(v);
@@ -113,9 +73,9 @@ void sys_sysexit(struct vcpu *v, const struct insn *in)
 		soft_gp(v, 0);
 	if (to_64 && (!soft_is_canonical(rip) || !soft_is_canonical(rsp)))
 		soft_gp(v, 0);
-	set_flat(v, X86_CS, (sel + (to_64 ? 32 : 16)) | 3,
-		 to_64 ? ATTR_CODE64 : ATTR_CODE32, 3);
-	set_flat(v, X86_SS, (sel + (to_64 ? 40 : 24)) | 3, ATTR_DATA, 3);
+	soft_set_flat(v, X86_CS, (sel + (to_64 ? 32 : 16)) | 3,
+		 to_64 ? SOFT_ATTR_CODE64 : SOFT_ATTR_CODE32, 3);
+	soft_set_flat(v, X86_SS, (sel + (to_64 ? 40 : 24)) | 3, SOFT_ATTR_DATA, 3);
 	v->gpr[X86_RSP] = to_64 ? rsp : (u32)rsp;
 	v->next_rip = to_64 ? rip : (u32)rip;
 	soft_mode_changed(v);
