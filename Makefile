@@ -3,7 +3,7 @@ BUILD := build
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: all test fuzz format run install setup clean
+.PHONY: all test fuzz format run bench bench-quick install setup clean
 all: setup
 	@ninja -C $(BUILD) --quiet
 
@@ -36,6 +36,17 @@ run: all
 		exec $(BUILD)/skerry run debian/12 -- \
 			sh -c 'uname -a; cat /etc/debian_version'; \
 	fi
+
+# Against native and QEMU; bench/README.md explains the tables.
+bench: all
+	@scripts/setup bench
+	@mkdir -p $(BUILD)/bench
+	@bench/run --out $(BUILD)/bench/results.jsonl \
+		--svg $(BUILD)/bench/results.svg
+
+bench-quick: all
+	@scripts/setup bench
+	@bench/run --quick
 
 install: all
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet
