@@ -41,6 +41,7 @@ struct engine_vm_config {
 	const struct kvm_cpuid2 *cpuid;
 	const struct engine_irqchip_ops *irqchip;
 	void *irqchip_opaque;
+	bool no_translator; /* the software engine only interprets */
 };
 
 enum vcpu_exit {

@@ -1,19 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Executable memory for native stubs.
+/* Executable memory for native stubs and for the translator.
  *
- * THEORY. One anonymous file is mapped twice: readable and executable for the
- * CPU, readable and writable for the emitter, so no page is ever both. Each
- * vCPU id owns a fixed part of it; its thread alone writes and runs that part,
- * so neither emitting nor dropping all stubs needs a lock. The file is sparse:
- * what no vCPU uses costs nothing.
+ * THEORY. One piece of shared memory is mapped twice: readable and executable
+ * for the CPU, readable and writable for the emitter, so no page is ever both.
+ * It is sparse: what nobody uses costs nothing. Three sources, in turn:
  *
- * Where memfd_create() refuses executable files (vm.memfd_noexec), an unlinked
- * file in /dev/shm serves. If that cannot be executed either, the engine
- * cannot run and says so.
+ *	a memfd; vm.memfd_noexec may forbid to execute it
+ *	an unlinked file in /dev/shm, unless that is mounted noexec
+ *	a shared anonymous mapping, duplicated by mremap(old_size = 0)
  *
- * The signal handler must know whether a fault was in a stub: soft_code_maps
- * lists the live mappings of the process.
+ * If none can be executed, the engine cannot run and says so.
+ *
+ * The native stubs: each vCPU id owns a fixed part of one such object; its
+ * thread alone writes and runs that part, so neither emitting nor dropping all
+ * stubs needs a lock.
+ *
+ * The signal handler must know whether a fault was in generated code:
+ * soft_code_maps lists the live mappings of the process.
  */
+#include "soft/codemem.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -26,18 +32,11 @@
 #include "soft/interp_int.h"
 
 #define REGION_BYTES (2 * MIB)
-#define MAPS_MAX     16
+#define MAPS_MAX     32
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
 #endif
-
-struct soft_stubs {
-	u8 *rw;
-	u8 *rx;
-	size_t size;
-	unsigned map_index;
-};
 
 /* Read by the signal handler: start first, then the end; 0 is free. */
 static struct {
@@ -57,20 +56,20 @@ bool soft_code_contains(const void *pc)
 	return false;
 }
 
-static int register_map(struct soft_stubs *s)
+static int register_map(struct soft_codemem *m)
 {
 	for (unsigned i = 0; i < MAPS_MAX; i++) {
 		uintptr_t free_slot = 0;
 
 		if (!atomic_compare_exchange_strong(&soft_code_maps[i].start,
 						    &free_slot,
-						    (uintptr_t)s->rx))
+						    (uintptr_t)m->rx))
 			continue;
 		/* Pairs with the acquire in soft_code_contains. */
 		atomic_store_explicit(&soft_code_maps[i].end,
-				      (uintptr_t)s->rx + s->size,
+				      (uintptr_t)m->rx + m->size,
 				      memory_order_release);
-		s->map_index = i;
+		m->map_index = i;
 		return 0;
 	}
 	return -ENOSPC;
@@ -95,24 +94,22 @@ static int open_unlinked(void)
 	return fd;
 }
 
-static bool map_twice(struct soft_stubs *s, int fd)
+static bool map_file_twice(struct soft_codemem *m, int fd)
 {
 	if (fd < 0)
 		return false;
-	if (ftruncate(fd, (off_t)s->size) < 0)
+	if (ftruncate(fd, (off_t)m->size) < 0)
 		goto fail;
-	s->rw = mmap(NULL, s->size, PROT_READ | PROT_WRITE,
+	m->rw = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_NORESERVE, fd, 0);
-	if (s->rw == MAP_FAILED)
+	if (m->rw == MAP_FAILED)
 		goto fail;
-	s->rx = mmap(NULL, s->size, PROT_READ | PROT_EXEC,
+	m->rx = mmap(NULL, m->size, PROT_READ | PROT_EXEC,
 		     MAP_SHARED | MAP_NORESERVE, fd, 0);
-	if (s->rx == MAP_FAILED) {
-		munmap(s->rw, s->size);
+	if (m->rx == MAP_FAILED) {
+		munmap(m->rw, m->size);
 		goto fail;
 	}
-	madvise(s->rw, s->size, MADV_DONTDUMP);
-	madvise(s->rx, s->size, MADV_DONTDUMP);
 	close(fd);
 	return true;
 fail:
@@ -120,27 +117,85 @@ fail:
 	return false;
 }
 
+static bool map_anonymous_twice(struct soft_codemem *m)
+{
+	m->rw = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m->rw == MAP_FAILED)
+		return false;
+	m->rx = mremap(m->rw, 0, m->size, MREMAP_MAYMOVE);
+	if (m->rx == MAP_FAILED) {
+		munmap(m->rw, m->size);
+		return false;
+	}
+	if (mprotect(m->rx, m->size, PROT_READ | PROT_EXEC) < 0) {
+		munmap(m->rw, m->size);
+		munmap(m->rx, m->size);
+		return false;
+	}
+	return true;
+}
+
+static void unmap(struct soft_codemem *m)
+{
+	munmap(m->rw, m->size);
+	munmap(m->rx, m->size);
+	m->rw = m->rx = NULL;
+}
+
+int soft_codemem_open(struct soft_codemem *m, size_t size, struct err *err)
+{
+	int rc;
+
+	*m = (struct soft_codemem){.size = size};
+	if (!map_file_twice(m, open_memfd()) &&
+	    !map_file_twice(m, open_unlinked()) && !map_anonymous_twice(m)) {
+		m->rw = m->rx = NULL;
+		return err_sys(err, -errno, "map memory for generated code");
+	}
+	rc = register_map(m);
+	if (rc < 0) {
+		unmap(m);
+		return err_set(err, rc,
+			       "more than %d pieces of code memory in one "
+			       "process",
+			       MAPS_MAX);
+	}
+	madvise(m->rw, m->size, MADV_DONTDUMP);
+	madvise(m->rx, m->size, MADV_DONTDUMP);
+	return 0;
+}
+
+void soft_codemem_close(struct soft_codemem *m)
+{
+	if (!m->rw)
+		return;
+	atomic_store(&soft_code_maps[m->map_index].end, 0);
+	atomic_store(&soft_code_maps[m->map_index].start, 0);
+	unmap(m);
+}
+
+void soft_codemem_discard(struct soft_codemem *m, size_t off, size_t len)
+{
+	if (len && madvise(m->rw + off, len, MADV_REMOVE) < 0)
+		memset(m->rw + off, 0, len);
+}
+
+/* ---- the native stubs' ---- */
+
+struct soft_stubs {
+	struct soft_codemem mem;
+};
+
 struct soft_stubs *soft_stubs_new(struct err *err)
 {
 	struct soft_stubs *s = calloc(1, sizeof(*s));
-	int rc;
 
 	if (!s) {
 		err_sys(err, -ENOMEM, "allocate the stub cache");
 		return NULL;
 	}
-	s->size = VCPUS_MAX * REGION_BYTES;
-	if (!map_twice(s, open_memfd()) && !map_twice(s, open_unlinked())) {
-		err_sys(err, -errno, "map memory for generated code");
-		free(s);
-		return NULL;
-	}
-	rc = register_map(s);
-	if (rc < 0) {
-		err_set(err, rc, "more than %d machines in one process",
-			MAPS_MAX);
-		munmap(s->rw, s->size);
-		munmap(s->rx, s->size);
+	if (soft_codemem_open(&s->mem, VCPUS_MAX * REGION_BYTES, err) < 0) {
 		free(s);
 		return NULL;
 	}
@@ -151,10 +206,7 @@ void soft_stubs_free(struct soft_stubs *s)
 {
 	if (!s)
 		return;
-	atomic_store(&soft_code_maps[s->map_index].end, 0);
-	atomic_store(&soft_code_maps[s->map_index].start, 0);
-	munmap(s->rw, s->size);
-	munmap(s->rx, s->size);
+	soft_codemem_close(&s->mem);
 	free(s);
 }
 
@@ -163,6 +215,6 @@ struct soft_code_region soft_stubs_region(struct soft_stubs *s, u32 vcpu_id)
 	size_t off = (size_t)vcpu_id * REGION_BYTES;
 
 	ASSERT(vcpu_id < VCPUS_MAX);
-	return (struct soft_code_region){s->rw + off, s->rx + off,
+	return (struct soft_code_region){s->mem.rw + off, s->mem.rx + off,
 					 REGION_BYTES};
 }

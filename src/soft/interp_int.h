@@ -115,8 +115,6 @@ struct soft_code_region {
 	size_t size;
 };
 struct soft_code_region soft_stubs_region(struct soft_stubs *s, u32 vcpu_id);
-/* Async-signal-safe. */
-bool soft_code_contains(const void *pc);
 
 /* stub.c */
 soft_stub_fn soft_stub_make(struct vcpu *v, const struct soft_entry *e);

@@ -22,6 +22,7 @@
 #include <ucontext.h>
 
 #include "base/err.h"
+#include "soft/codemem.h"
 #include "soft/interp_int.h"
 
 #define SOFT_XSAVE_MXCSR 24

@@ -233,6 +233,16 @@ struct engine_vm {
 	pthread_mutex_t split_lock;
 };
 
+/* All spaces of the vCPU that are in use; own thread, or it is parked. */
+#define SOFT_SPACES_MAX 16
+static inline unsigned soft_spaces(struct vcpu *v,
+				   struct soft_space *out[SOFT_SPACES_MAX])
+{
+	out[0] = &v->super;
+	out[1] = v->user;
+	return 2;
+}
+
 /* ---- flags ---- */
 
 u64 soft_rflags(const struct vcpu *v);

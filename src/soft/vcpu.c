@@ -18,7 +18,7 @@
  * Order: exit, pause, TLB flush, INIT, SIPI, timer, NMI, interrupts.
  * SDM 3A §6.9.
  */
-#include "soft/soft_int.h"
+#include "soft/xlat.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -148,6 +148,7 @@ static bool has_extint(struct vcpu *v)
 static enum next deliver(struct vcpu *v, u8 vector, bool is_nmi)
 {
 	v->is_halted = false;
+	smc_serialize(v);
 	return soft_deliver_interrupt(v, vector, is_nmi) ? NEXT_RUN
 							 : NEXT_SHUTDOWN;
 }
@@ -213,8 +214,12 @@ static enum next serve(struct vcpu *v)
 		return NEXT_EXIT;
 	if (take(v, SOFT_REQ_PAUSE)) {
 		fpu_out(v);
+		smc_vcpu_stopped(v);
 		soft_park(v);
+		smc_vcpu_started(v);
 	}
+	if (take(v, SOFT_REQ_REVOKE))
+		smc_revoke(v);
 	if (take(v, SOFT_REQ_FLUSH))
 		soft_tlb_flush(v, false);
 	if (take(v, SOFT_REQ_INIT))
@@ -237,7 +242,9 @@ static void wait_for_event(struct vcpu *v)
 	fpu_out(v);
 	soft_pv_leave(v);
 	soft_timer_arm(v->vm->timers, v->id, SOFT_NEVER);
+	smc_vcpu_stopped(v);
 	soft_sleep(v, deadline);
+	smc_vcpu_started(v);
 	soft_pv_enter(v);
 	if (!is_parked)
 		soft_apic_timer_poll(v);
@@ -285,6 +292,7 @@ static enum vcpu_exit run_guarded(struct vcpu *v)
 		v->shadow = 0;
 		if (v->error[0])
 			return VCPU_EXIT_ERROR;
+		smc_serialize(v);
 		if (!soft_deliver_exception(v))
 			return VCPU_EXIT_SHUTDOWN;
 	}
@@ -318,12 +326,14 @@ enum vcpu_exit soft_vcpu_run(struct vcpu *v, struct err *err)
 
 	soft_vcpu_attach(v);
 	soft_run_begin(v);
+	smc_vcpu_started(v);
 	soft_pv_enter(v);
 	soft_apic_timer_poll(v);
 	rc = run_guarded(v);
 	fpu_out(v);
 	soft_pv_leave(v);
 	soft_timer_arm(v->vm->timers, v->id, SOFT_NEVER);
+	smc_vcpu_stopped(v);
 	soft_run_end(v);
 	if (rc == VCPU_EXIT_ERROR)
 		err_set(err, -EIO, "vcpu %u: %s", v->id, v->error);

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "soft/xlat_int.h"
 #include "x86/cpuid.h"
 
 /* ---- probe ---- */
@@ -20,29 +21,16 @@ static const char *probe_exec(void)
 {
 	/* mov eax, 0x51ce; ret */
 	static const u8 code[] = {0xb8, 0xce, 0x51, 0x00, 0x00, 0xc3};
-	int fd = memfd_create("probe", MFD_CLOEXEC);
-	const char *why = "executable memory is not allowed here";
-	u8 *rw, *rx;
+	struct soft_codemem m;
+	const char *why;
 	int (*fn)(void);
 
-	if (fd < 0)
-		return "memfd_create is not allowed here";
-	if (ftruncate(fd, PAGE_BYTES) < 0) {
-		close(fd);
-		return "memfd cannot be sized";
-	}
-	rw = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	rx = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	if (rw != MAP_FAILED && rx != MAP_FAILED) {
-		memcpy(rw, code, sizeof(code));
-		memcpy(&fn, &rx, sizeof(fn));
-		why = fn() == 0x51ce ? NULL : "native code went wrong";
-	}
-	if (rw != MAP_FAILED)
-		munmap(rw, PAGE_BYTES);
-	if (rx != MAP_FAILED)
-		munmap(rx, PAGE_BYTES);
-	close(fd);
+	if (soft_codemem_open(&m, PAGE_BYTES, NULL) < 0)
+		return "executable memory is not allowed here";
+	memcpy(m.rw, code, sizeof(code));
+	memcpy(&fn, &m.rx, sizeof(fn));
+	why = fn() == 0x51ce ? NULL : "native code went wrong";
+	soft_codemem_close(&m);
 	return why;
 }
 
@@ -83,11 +71,16 @@ static void slot_changed(void *opaque, const struct mem_slot *slot, bool added)
 {
 	struct engine_vm *vm = opaque;
 
-	(void)slot;
-	(void)added;
+	if (vm->xlat)
+		smc_slot_changed(vm->xlat, slot, added);
 	for (u32 i = 0; i < VCPUS_MAX; i++)
 		if (vm->vcpus[i])
 			soft_request(vm->vcpus[i], SOFT_REQ_FLUSH);
+}
+
+static void ram_written(void *opaque, gpa_t gpa, u64 len)
+{
+	smc_written(opaque, gpa, len);
 }
 
 /* ---- VM ---- */
@@ -143,11 +136,14 @@ static void vm_destroy(struct engine_vm *vm)
 		soft_stubs_free(vm->stubs);
 	if (vm->mem)
 		mem_set_listener(vm->mem, NULL);
+	xlat_free(vm->xlat);
 	free(vm->cpuid);
 	pthread_mutex_destroy(&vm->pause_lock);
 	pthread_mutex_destroy(&vm->split_lock);
 	free(vm);
 }
+
+#define CODE_BYTES (64 * MIB)
 
 static int vm_create(const struct engine_vm_config *cfg,
 		     struct engine_vm **out_vm, struct err *err)
@@ -177,12 +173,18 @@ static int vm_create(const struct engine_vm_config *cfg,
 	vm->stubs = soft_stubs_new(err);
 	if (!vm->stubs)
 		goto fail;
+	if (!cfg->no_translator) {
+		vm->xlat = xlat_new(vm, CODE_BYTES, err);
+		if (!vm->xlat)
+			goto fail;
+	}
 	vm->timers = soft_timers_new(vm, err);
 	if (!vm->timers)
 		goto fail;
 	vm->mem = cfg->mem;
 	mem_set_listener(vm->mem,
 			 &(struct mem_listener){.slot_changed = slot_changed,
+						.written = ram_written,
 						.opaque = vm});
 	*out_vm = vm;
 	return 0;
@@ -314,19 +316,55 @@ static const struct {
 	STAT("cr3-writes", stats.cr3_writes),
 };
 
+#undef STAT
+#define STAT(label, field)                                                     \
+	{                                                                      \
+		label, offsetof(struct xlat_stats, field)                      \
+	}
+static const struct {
+	const char *name;
+	size_t offset;
+} xlat_stat_table[] = {
+	STAT("blocks", blocks),
+	STAT("dead-blocks", dead_blocks),
+	STAT("code-bytes", code_bytes),
+	STAT("translated-bytes", guest_bytes),
+	STAT("translated-instructions", guest_insns),
+	STAT("links", links),
+	STAT("cache-flushes", flushes),
+	STAT("invalidations", invalidated),
+	STAT("revokes", revokes),
+	STAT("verify-failures", verify_failures),
+};
+
+static u64 vcpu_sum(const struct engine_vm *vm, size_t offset)
+{
+	u64 sum = 0;
+
+	for (u32 c = 0; c < VCPUS_MAX; c++)
+		if (vm->vcpus[c])
+			sum += *(const u64 *)((const u8 *)vm->vcpus[c] +
+					      offset);
+	return sum;
+}
+
 static size_t stats(struct engine_vm *vm, struct engine_stat *out, size_t n)
 {
-	n = MIN(n, ARRAY_SIZE(stat_table));
-	for (size_t i = 0; i < n; i++) {
-		out[i].name = stat_table[i].name;
-		out[i].value = 0;
-		for (u32 c = 0; c < VCPUS_MAX; c++)
-			if (vm->vcpus[c])
-				out[i].value += *(
-					const u64 *)((const u8 *)vm->vcpus[c] +
-						     stat_table[i].offset);
-	}
-	return n;
+	struct xlat_stats xs;
+	size_t at = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(stat_table) && at < n; i++)
+		out[at++] = (struct engine_stat){
+			stat_table[i].name, vcpu_sum(vm, stat_table[i].offset)};
+	if (!vm->xlat)
+		return at;
+	xlat_get_stats(vm->xlat, &xs);
+	for (size_t i = 0; i < ARRAY_SIZE(xlat_stat_table) && at < n; i++)
+		out[at++] = (struct engine_stat){
+			xlat_stat_table[i].name,
+			*(const u64 *)((const u8 *)&xs +
+				       xlat_stat_table[i].offset)};
+	return at;
 }
 
 const struct engine_ops engine_soft = {

@@ -111,8 +111,8 @@ struct smc_page {
 	/* vCPUs (bit id) that may hold a write tag; sticky until revoked. */
 	_Atomic u64 writers;
 	u32 first_block;
-	u16 stores; /* slow ones since code was last entered from C */
-	u16 flags;
+	_Atomic u16 stores; /* slow ones since a block was last made */
+	u16 flips; /* how often stores have emptied it */
 };
 
 struct xlat; /* one for each VM: vm->xlat */
@@ -125,6 +125,7 @@ struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes,
 void xlat_free(struct xlat *x);
 void xlat_lock(struct xlat *x);
 void xlat_unlock(struct xlat *x);
+bool xlat_trylock(struct xlat *x); /* all three are leaf-safe */
 
 /* The live block, or NULL. No lock. Leaf-safe. */
 struct xlat_block *xlat_find(struct xlat *x, gpa_t gpa, gpa_t gpa2, u32 key);

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The code cache: code memory, blocks, and the links between them.
+ *
+ * THEORY. Everything grows by bumping an index and shrinks only when all is
+ * forgotten (xlat_flush_all): code memory, blocks, exits, faults. Blocks
+ * therefore lie in the order of their code, and a host address leads to its
+ * block by binary search, also in a signal handler: block_count is stored
+ * after the block is complete.
+ *
+ *	heads[hash] -> block -> next_hash -> …		lookup, without lock
+ *	smc_page.first_block -> next_page -> …		by guest page
+ *	block.incoming -> exit -> next_incoming -> …	who jumps to it
+ *
+ * A reader may stand on a block that is taken out of its hash chain; the
+ * block keeps its next_hash, so the reader comes to the end all the same.
+ *
+ * Death. xlat_kill() marks the block, takes it out of hash and page lists,
+ * points every jump that leads to it back to its own cold code, and overwrites
+ * both entries with a jump to the block's dead stubs: that is for jump caches,
+ * which belong to other threads. Such an entry is 8-byte aligned and begins
+ * with one instruction of at least five bytes, so that nobody is ever between
+ * the bytes that change, and one 8-byte store changes them.
+ */
+#include "soft/xlat_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* ---- made and freed ---- */
+
+static void *reserve_array(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void free_array(void *p, size_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
+}
+
+#define HEADS_BYTES  (XLAT_HASH_HEADS * sizeof(u32))
+#define BLOCKS_BYTES (XLAT_BLOCKS_MAX * sizeof(struct xlat_block))
+#define EXITS_BYTES  (XLAT_EXITS_MAX * sizeof(struct xlat_exit))
+#define FAULTS_BYTES (XLAT_FAULTS_MAX * sizeof(struct xlat_fault))
+
+static void reset_counts(struct xlat *x)
+{
+	x->code_next = XLAT_THUNK_BYTES;
+	x->reserved_end = 0;
+	x->exit_count = 0;
+	x->fault_count = 0;
+	/* Pairs with the acquire in xlat_block_at. */
+	atomic_store_explicit(&x->block_count, 1, memory_order_release);
+}
+
+struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err)
+{
+	struct xlat *x;
+
+	if (!code_bytes || code_bytes % (2 * MIB) || code_bytes > GIB) {
+		err_set(err, -EINVAL, "%zu bytes of code memory", code_bytes);
+		return NULL;
+	}
+	x = calloc(1, sizeof(*x));
+	if (!x) {
+		err_set(err, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	x->vm = vm;
+	x->heads = reserve_array(HEADS_BYTES);
+	x->blocks = reserve_array(BLOCKS_BYTES);
+	x->exits = reserve_array(EXITS_BYTES);
+	x->faults = reserve_array(FAULTS_BYTES);
+	if (!x->heads || !x->blocks || !x->exits || !x->faults) {
+		err_sys(err, -errno, "allocate the code cache");
+		xlat_free(x);
+		return NULL;
+	}
+	if (soft_codemem_open(&x->code, code_bytes, err) < 0) {
+		xlat_free(x);
+		return NULL;
+	}
+	reset_counts(x);
+	return x;
+}
+
+void xlat_free(struct xlat *x)
+{
+	if (!x)
+		return;
+	soft_codemem_close(&x->code);
+	smc_free(x);
+	free_array(x->heads, HEADS_BYTES);
+	free_array(x->blocks, BLOCKS_BYTES);
+	free_array(x->exits, EXITS_BYTES);
+	free_array(x->faults, FAULTS_BYTES);
+	free(x);
+}
+
+u8 *xlat_code_rw(struct xlat *x)
+{
+	return x->code.rw;
+}
+
+const u8 *xlat_code_rx(const struct xlat *x)
+{
+	return x->code.rx;
+}
+
+size_t xlat_code_size(const struct xlat *x)
+{
+	return x->code.size;
+}
+
+u32 *xlat_thunk_table(struct xlat *x)
+{
+	return x->thunks;
+}
+
+/* ---- a new block ---- */
+
+u32 xlat_next_exit(const struct xlat *x)
+{
+	return x->exit_count;
+}
+
+u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_exits, u32 max_faults)
+{
+	if (max_code > x->code.size - x->code_next ||
+	    max_exits > XLAT_EXITS_MAX - x->exit_count ||
+	    max_faults > XLAT_FAULTS_MAX - x->fault_count ||
+	    atomic_load(&x->block_count) == XLAT_BLOCKS_MAX)
+		return 0;
+	x->reserved_end = x->code_next + max_code;
+	return x->code_next;
+}
+
+static void hash_add(struct xlat *x, struct xlat_block *b)
+{
+	_Atomic u32 *head = &x->heads[xlat_hash_slot(b->gpa, b->gpa2, b->key)];
+
+	atomic_store_explicit(&b->next_hash,
+			      atomic_load_explicit(head, memory_order_relaxed),
+			      memory_order_relaxed);
+	/* Pairs with the acquire in xlat_find. */
+	atomic_store_explicit(head, xlat_block_index(x, b),
+			      memory_order_release);
+}
+
+static void hash_del(struct xlat *x, struct xlat_block *b)
+{
+	_Atomic u32 *at = &x->heads[xlat_hash_slot(b->gpa, b->gpa2, b->key)];
+	u32 own = xlat_block_index(x, b), i;
+
+	while ((i = atomic_load_explicit(at, memory_order_relaxed)) != own) {
+		ASSERT(i);
+		at = &x->blocks[i].next_hash;
+	}
+	atomic_store_explicit(
+		at, atomic_load_explicit(&b->next_hash, memory_order_relaxed),
+		memory_order_release);
+}
+
+static void check_proto(const struct xlat *x, const struct xlat_block *p,
+			u32 exit_count, u32 fault_count)
+{
+	ASSERT(p->code == x->code_next && p->code_end > p->code &&
+	       p->code_end <= x->reserved_end);
+	ASSERT(!((p->entry_direct | p->entry_indirect) & 7));
+	ASSERT(p->entry_direct >= p->code && p->entry_indirect >= p->code &&
+	       p->entry_direct + 8 <= p->code_end &&
+	       p->entry_indirect + 8 <= p->code_end);
+	ASSERT(exit_count <= XLAT_EXITS_MAX - x->exit_count &&
+	       fault_count <= XLAT_FAULTS_MAX - x->fault_count);
+}
+
+static void add_exits(struct xlat *x, const struct xlat_block *b,
+		      const struct xlat_exit *exits)
+{
+	for (u32 i = 0; i < b->exit_count; i++) {
+		struct xlat_exit *e = &x->exits[b->exit_first + i];
+
+		ASSERT(exits[i].site >= b->code &&
+		       exits[i].site + 4 <= b->code_end);
+		*e = (struct xlat_exit){.site = exits[i].site,
+					.unlinked = exits[i].unlinked,
+					.target = exits[i].target,
+					.block = xlat_block_index(x, b)};
+	}
+}
+
+struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
+				const struct xlat_exit *exits, u32 exit_count,
+				const struct xlat_fault *faults,
+				u32 fault_count)
+{
+	u32 index = atomic_load(&x->block_count);
+	struct xlat_block *b = &x->blocks[index];
+
+	check_proto(x, proto, exit_count, fault_count);
+	*b = *proto;
+	b->is_dead = false;
+	b->incoming = 0;
+	b->exit_first = x->exit_count;
+	b->exit_count = (u16)exit_count;
+	b->fault_first = x->fault_count;
+	b->fault_count = (u16)fault_count;
+	add_exits(x, b, exits);
+	if (fault_count)
+		memcpy(&x->faults[b->fault_first], faults,
+		       fault_count * sizeof(*faults));
+	x->exit_count += exit_count;
+	x->fault_count += fault_count;
+	x->code_next = ALIGN_UP(b->code_end, XLAT_CODE_ALIGN);
+	if (x->code_next > x->code.size)
+		x->code_next = (u32)x->code.size;
+	x->reserved_end = 0;
+	x->stats.blocks++;
+	x->stats.guest_bytes += b->bytes;
+	x->stats.guest_insns += b->insns;
+	/* Pairs with the acquire in xlat_block_at. */
+	atomic_store_explicit(&x->block_count, index + 1, memory_order_release);
+	smc_link_block(x, b);
+	hash_add(x, b);
+	for (u32 i = 0; i < exit_count; i++)
+		xlat_link(x, b->exit_first + i);
+	return b;
+}
+
+/* ---- death ---- */
+
+static void unlink_incoming(struct xlat *x, struct xlat_block *b)
+{
+	u32 next;
+
+	for (u32 i = b->incoming; i; i = next) {
+		struct xlat_exit *e = &x->exits[i - 1];
+		u32 rel = e->unlinked - (e->site + 4);
+
+		next = e->next_incoming;
+		__atomic_store_n((u32 *)(x->code.rw + e->site), rel,
+				 __ATOMIC_RELEASE);
+		e->linked = 0;
+		e->next_incoming = 0;
+		x->stats.links--;
+	}
+	b->incoming = 0;
+}
+
+/* The first five of the entry's eight bytes become `jmp to`. */
+static void divert_entry(struct xlat *x, u32 entry, u32 to)
+{
+	u64 *at = (u64 *)(x->code.rw + entry);
+	u64 keep = __atomic_load_n(at, __ATOMIC_RELAXED) & ~0xffffffffffull;
+	u32 rel = to - (entry + 5);
+
+	__atomic_store_n(at, keep | (u64)rel << 8 | 0xe9, __ATOMIC_RELEASE);
+}
+
+void xlat_kill_block(struct xlat *x, struct xlat_block *b)
+{
+	if (b->is_dead)
+		return;
+	/* Pairs with the acquire in xlat_block_is_dead. */
+	__atomic_store_n(&b->is_dead, true, __ATOMIC_RELEASE);
+	unlink_incoming(x, b);
+	divert_entry(x, b->entry_direct, b->dead_direct);
+	if (b->entry_indirect != b->entry_direct)
+		divert_entry(x, b->entry_indirect, b->dead_indirect);
+	hash_del(x, b);
+	smc_unlink_block(x, b);
+	x->stats.dead_blocks++;
+	x->stats.invalidated++;
+}
+
+void xlat_kill(struct xlat *x, struct xlat_block *b)
+{
+	if (b->is_dead)
+		return;
+	xlat_kill_block(x, b);
+	smc_recompute(x, b->gpa);
+	if (b->gpa2 != XLAT_NO_GPA)
+		smc_recompute(x, b->gpa2);
+}
+
+/* Zero pages again; what was there goes back to the host. */
+static void clear_array(void *p, size_t bytes)
+{
+	if (madvise(p, bytes, MADV_DONTNEED) < 0)
+		memset(p, 0, bytes);
+}
+
+static void flush_jump_caches(struct vcpu *v)
+{
+	struct soft_space *spaces[SOFT_SPACES_MAX];
+	unsigned n = soft_spaces(v, spaces);
+
+	for (unsigned i = 0; i < n; i++) {
+		memset(spaces[i]->jc, 0x80, sizeof(spaces[i]->jc));
+		spaces[i]->jc_used = spaces[i]->jc_pages = 0;
+	}
+}
+
+void xlat_flush_all(struct xlat *x)
+{
+	u32 count;
+
+	xlat_lock(x);
+	count = atomic_load(&x->block_count);
+	smc_reset(x, count);
+	clear_array(x->heads, HEADS_BYTES);
+	clear_array(x->blocks, BLOCKS_BYTES);
+	clear_array(x->exits, EXITS_BYTES);
+	clear_array(x->faults, FAULTS_BYTES);
+	soft_codemem_discard(&x->code, XLAT_THUNK_BYTES,
+			     ALIGN_UP(x->code_next, PAGE_BYTES) -
+				     XLAT_THUNK_BYTES);
+	reset_counts(x);
+	x->stats.blocks = x->stats.dead_blocks = x->stats.links = 0;
+	x->stats.guest_bytes = x->stats.guest_insns = 0;
+	x->stats.flushes++;
+	for (u32 i = 0; i < VCPUS_MAX; i++)
+		if (x->vm->vcpus[i])
+			flush_jump_caches(x->vm->vcpus[i]);
+	xlat_unlock(x);
+}
+
+/* ---- from host addresses ---- */
+
+const struct xlat_block *xlat_block_at(const struct xlat *x, const void *pc)
+{
+	/* Pairs with the release in xlat_publish. */
+	u32 high = atomic_load_explicit(&x->block_count, memory_order_acquire);
+	uintptr_t off = (uintptr_t)pc - (uintptr_t)x->code.rx;
+	u32 low = 1;
+
+	if (off >= x->code.size)
+		return NULL;
+	/* The last block that starts at or before off. */
+	while (low < high) {
+		u32 mid = low + (high - low) / 2;
+
+		if (x->blocks[mid].code <= off)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low == 1 || off >= x->blocks[low - 1].code_end)
+		return NULL;
+	return &x->blocks[low - 1];
+}
+
+int xlat_fault_at(const struct xlat *x, const struct xlat_block *b,
+		  const void *pc)
+{
+	uintptr_t off = (uintptr_t)pc - (uintptr_t)x->code.rx;
+
+	for (u32 i = 0; i < b->fault_count; i++)
+		if (x->faults[b->fault_first + i].host == off)
+			return x->faults[b->fault_first + i].guest;
+	return -1;
+}
+
+/* Tells bytes from changed ones; no defence against a guest that fools itself.
+ */
+u64 xlat_hash(const u8 *bytes, size_t n)
+{
+	u64 h = 0xcbf29ce484222325ull ^ n;
+
+	for (; n >= 8; n -= 8, bytes += 8)
+		h = ((h ^ ld_le64(bytes)) * 0x9e3779b97f4a7c15ull) ^ h >> 31;
+	for (; n; n--, bytes++)
+		h = (h ^ *bytes) * 0x100000001b3ull;
+	return h ^ h >> 32;
+}
+
+void xlat_get_stats(struct xlat *x, struct xlat_stats *out)
+{
+	xlat_lock(x);
+	*out = x->stats;
+	out->code_bytes = x->code_next - XLAT_THUNK_BYTES;
+	xlat_unlock(x);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The code cache's part that generated code reaches: lock, lookup, links.
+ *
+ * THEORY. The lock is a futex with raw system calls, so that leaf code may
+ * take it: no libc, no errno, no vector register. States: 0 free, 1 taken,
+ * 2 taken and somebody may sleep.
+ *
+ * A link is one aligned store of a rel32 through the writable mapping. A host
+ * that fetches the jump at that moment takes the old way (out of the block,
+ * which is always right) or the new one.
+ */
+#include "soft/xlat_int.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+static void futex(_Atomic u32 *word, int op, u32 value)
+{
+	register long r10 __asm__("r10") = 0;
+	long rc = SYS_futex;
+
+	__asm__ volatile("syscall"
+			 : "+a"(rc)
+			 : "D"(word), "S"(op), "d"(value), "r"(r10)
+			 : "rcx", "r11", "memory");
+}
+
+bool xlat_trylock(struct xlat *x)
+{
+	u32 old = 0;
+
+	return atomic_compare_exchange_strong(&x->lock, &old, 1);
+}
+
+void xlat_lock(struct xlat *x)
+{
+	if (likely(xlat_trylock(x)))
+		return;
+	for (unsigned i = 0; i < 100; i++) {
+		__builtin_ia32_pause();
+		if (xlat_trylock(x))
+			return;
+	}
+	while (atomic_exchange(&x->lock, 2))
+		futex(&x->lock, FUTEX_WAIT_PRIVATE, 2);
+}
+
+void xlat_unlock(struct xlat *x)
+{
+	if (atomic_exchange(&x->lock, 0) == 2)
+		futex(&x->lock, FUTEX_WAKE_PRIVATE, 1);
+}
+
+struct xlat_block *xlat_find(struct xlat *x, gpa_t gpa, gpa_t gpa2, u32 key)
+{
+	/* Pairs with the release in xlat_publish. */
+	u32 i = atomic_load_explicit(&x->heads[xlat_hash_slot(gpa, gpa2, key)],
+				     memory_order_acquire);
+
+	while (i) {
+		struct xlat_block *b = &x->blocks[i];
+
+		if (b->gpa == gpa && b->gpa2 == gpa2 && b->key == key &&
+		    !xlat_block_is_dead(b))
+			return b;
+		i = atomic_load_explicit(&b->next_hash, memory_order_acquire);
+	}
+	return NULL;
+}
+
+u32 xlat_block_index(const struct xlat *x, const struct xlat_block *b)
+{
+	return (u32)(b - x->blocks);
+}
+
+struct xlat_block *xlat_block_get(struct xlat *x, u32 index)
+{
+	return &x->blocks[index];
+}
+
+u32 xlat_link(struct xlat *x, u32 exit_index)
+{
+	struct xlat_exit *e = &x->exits[exit_index];
+	struct xlat_block *from = &x->blocks[e->block], *to;
+	u32 rel;
+
+	to = xlat_find(x, (from->gpa & ~0xfffull) | e->target, XLAT_NO_GPA,
+		       from->key);
+	if (!to)
+		return 0;
+	/* A dead block's time is over at its next exit: no link. */
+	if (e->linked || (e->site & 3) || xlat_block_is_dead(from))
+		return to->entry_direct;
+	e->linked = xlat_block_index(x, to);
+	e->next_incoming = to->incoming;
+	to->incoming = exit_index + 1;
+	x->stats.links++;
+	rel = to->entry_direct - (e->site + 4);
+	__atomic_store_n((u32 *)(x->code.rw + e->site), rel, __ATOMIC_RELEASE);
+	return to->entry_direct;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Blocks with code that a test can call, for the tests of the code cache
+ * (include test/test.h first). Layout of a block's 64 bytes:
+ *
+ *	 0 entry_direct    mov eax, CV_LIVE; ret
+ *	 8 entry_indirect  mov eax, CV_LIVE; ret
+ *	16 dead stub       mov eax, CV_DEAD; ret
+ *	24 exit            nop3; jmp rel32 (its rel32 at 28)
+ *	32 not linked      mov eax, CV_UNLINKED; ret
+ *	40 a fault's address
+ */
+#pragma once
+
+#include "soft/testvm.h"
+#include "soft/xlat_int.h"
+
+#define CV_CODE	    64u
+#define CV_LIVE	    1u
+#define CV_DEAD	    2u
+#define CV_UNLINKED 3u
+#define CV_EXIT	    24u
+
+static inline void cv_mov_ret(u8 *p, u32 value)
+{
+	p[0] = 0xb8;
+	st_le32(p + 1, value);
+	p[5] = 0xc3;
+}
+
+/* What the host finds when it jumps to this code offset. */
+static inline u32 cv_call(struct xlat *x, u32 off)
+{
+	const u8 *p = xlat_code_rx(x) + off;
+	u32 (*fn)(void);
+
+	memcpy(&fn, &p, sizeof(fn));
+	return fn();
+}
+
+/* Under the lock. NULL: the cache is full. gpa2 XLAT_NO_GPA: one page. */
+static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
+					    gpa_t gpa2, u16 bytes, u32 key,
+					    u16 target)
+{
+	u32 at = xlat_reserve(x, CV_CODE, 1, 1);
+	struct xlat_block b = {.gpa = gpa,
+			       .gpa2 = gpa2,
+			       .code = at,
+			       .code_end = at + CV_CODE,
+			       .entry_direct = at,
+			       .entry_indirect = at + 8,
+			       .dead_direct = at + 16,
+			       .dead_indirect = at + 16,
+			       .key = (u16)key,
+			       .bytes = bytes,
+			       .insns = 2};
+	struct xlat_exit e = {
+		.site = at + 28, .unlinked = at + 32, .target = target};
+	struct xlat_fault f = {.host = at + 40, .guest = gpa & 0xfff};
+	const struct mem_slot *s = mem_slot_find(x->vm->mem, gpa);
+	u8 *p = xlat_code_rw(x) + at;
+
+	if (!at)
+		return NULL;
+	if (gpa2 == XLAT_NO_GPA)
+		b.hash = xlat_hash(s->hva + (gpa - s->gpa), bytes);
+	cv_mov_ret(p, CV_LIVE);
+	cv_mov_ret(p + 8, CV_LIVE);
+	cv_mov_ret(p + 16, CV_DEAD);
+	memcpy(p + 24, "\x0f\x1f\x00\xe9", 4);
+	st_le32(p + 28, 0);
+	cv_mov_ret(p + 32, CV_UNLINKED);
+	return xlat_publish(x, &b, &e, 1, &f, 1);
+}
+
+/* With protection, as the translator does it. */
+static inline struct xlat_block *cv_translate(struct vcpu *v, gpa_t gpa,
+					      u16 bytes)
+{
+	struct xlat *x = v->vm->xlat;
+	struct xlat_block *b;
+	bool is_sure;
+
+	xlat_lock(x);
+	is_sure = smc_protect(v, gpa, bytes);
+	b = cv_publish(x, gpa, XLAT_NO_GPA, bytes, 0, 0);
+	if (b && !is_sure)
+		smc_unverified(x, b);
+	xlat_unlock(x);
+	return b;
+}

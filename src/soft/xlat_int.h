@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What cache.c and smc.c share: the translator's state of one VM. */
+#pragma once
+
+#include "soft/codemem.h"
+#include "soft/xlat.h"
+
+#define XLAT_BLOCKS_MAX (256u * 1024)
+#define XLAT_EXITS_MAX	(1024u * 1024)
+#define XLAT_FAULTS_MAX (256u * 1024)
+#define XLAT_HASH_HEADS BIT32(17)
+#define XLAT_THUNKS_MAX 64
+#define XLAT_CODE_ALIGN 16u
+
+/* Page descriptors come in chunks of one GiB of guest memory, made when a slot
+ * is announced and never moved. Code above the last one is interpreted. */
+#define SMC_CHUNKS	BIT32(10)
+#define SMC_CHUNK_SHIFT 30
+#define SMC_CHUNK_PAGES BIT32(SMC_CHUNK_SHIFT - PAGE_SHIFT)
+
+#define SMC_QUEUE_MAX	   32
+#define SMC_UNVERIFIED_MAX 4096
+
+/* A vCPU as the revoke protocol sees it; see smc.c. */
+struct smc_vcpu {
+	_Atomic bool is_running;
+	/* Pages whose write tags it must drop; count is changed under the
+	 * lock and looked at without. SMC_QUEUE_MAX + 1: drop all. */
+	_Atomic u32 count;
+	gpa_t queue[SMC_QUEUE_MAX];
+};
+
+struct smc_unverified {
+	u32 block;
+	u64 pending; /* vCPUs (bit id) that may still write */
+};
+
+struct xlat {
+	struct engine_vm *vm;
+	_Atomic u32 lock; /* 0 free, 1 taken, 2 taken and waited for */
+	struct soft_codemem code;
+	u32 code_next;	    /* offset of the first free byte */
+	u32 reserved_end;   /* of the reservation at code_next */
+	_Atomic u32 *heads; /* hash: block indexes */
+	struct xlat_block *blocks;
+	_Atomic u32 block_count; /* the used ones, and 0; read by signals */
+	struct xlat_exit *exits;
+	u32 exit_count;
+	struct xlat_fault *faults;
+	u32 fault_count;
+	u32 thunks[XLAT_THUNKS_MAX];
+	struct xlat_stats stats; /* blocks … links: of the present contents */
+
+	/* ---- smc.c ---- */
+	struct smc_page *_Atomic chunks[SMC_CHUNKS];
+	struct smc_vcpu vcpus[VCPUS_MAX];
+	/* Whom smc_protect() found writing since the last publication. */
+	u64 protect_pending;
+	/* unverified_count, and one more while protect_pending is set:
+	 * whether smc_serialize() has to look. */
+	_Atomic u32 doubts;
+	u32 unverified_count;
+	struct smc_unverified unverified[SMC_UNVERIFIED_MAX];
+};
+
+static inline u32 xlat_hash_slot(gpa_t gpa, gpa_t gpa2, u32 key)
+{
+	u64 h = gpa ^ (u64)key << 48 ^ (gpa2 != XLAT_NO_GPA ? BIT64(63) : 0);
+
+	h *= 0x9e3779b97f4a7c15ull;
+	return (u32)(h >> 32) & (XLAT_HASH_HEADS - 1);
+}
+
+static inline bool xlat_block_is_dead(const struct xlat_block *b)
+{
+	return __atomic_load_n(&b->is_dead, __ATOMIC_ACQUIRE);
+}
+
+/* cache.c, under the lock: as xlat_kill(), but the code bits of the block's
+ * pages stay as they are. */
+void xlat_kill_block(struct xlat *x, struct xlat_block *b);
+
+/* smc.c, under the lock. */
+void smc_link_block(struct xlat *x, struct xlat_block *b);
+void smc_unlink_block(struct xlat *x, struct xlat_block *b);
+/* Computes the page's code bits from its blocks. */
+void smc_recompute(struct xlat *x, gpa_t gpa);
+/* Forgets the blocks [1, count) and what is unverified. */
+void smc_reset(struct xlat *x, u32 count);
+void smc_free(struct xlat *x);
+/* RAM has come or gone. Any thread. */
+void smc_slot_changed(struct xlat *x, const struct mem_slot *slot, bool added);
