@@ -106,6 +106,7 @@ static void set_vendor(struct fixture *f, const char *vendor)
 			memcpy(&t->entries[i].edx, vendor + 4, 4);
 			memcpy(&t->entries[i].ecx, vendor + 8, 4);
 		}
+	f->vm->is_amd = vendor[0] == 'A';
 }
 
 #define CODE_AT(f, at, ...)                                                    \
