@@ -18,8 +18,7 @@
 #include <stdlib.h>
 
 /* xAPIC version 14h, six LVT entries, no EOI-broadcast suppression. */
-#define VERSION	  (0x14u | (LVT_COUNT - 1u) << 16)
-#define NO_VECTOR (-1)
+#define VERSION (0x14u | (LVT_COUNT - 1u) << 16)
 
 static const u32 lvt_writable[LVT_COUNT] = {
 	[LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
@@ -27,46 +26,6 @@ static const u32 lvt_writable[LVT_COUNT] = {
 };
 
 /* ---- priorities ---- */
-
-static int highest(const u32 *words)
-{
-	for (int w = 7; w >= 0; w--)
-		if (words[w])
-			return w * 32 + 31 - __builtin_clz(words[w]);
-	return NO_VECTOR;
-}
-
-static int highest_irr(const struct soft_apic *a)
-{
-	for (int w = 7; w >= 0; w--) {
-		u32 r = atomic_load_explicit(&a->irr[w], memory_order_acquire);
-
-		if (r)
-			return w * 32 + 31 - __builtin_clz(r);
-	}
-	return NO_VECTOR;
-}
-
-static u32 ppr(const struct soft_apic *a)
-{
-	u32 tpr = apic_ld(&a->tpr);
-	int isr = highest(a->isr);
-	u32 isrv = isr < 0 ? 0 : (u32)isr;
-
-	return (tpr & 0xf0) >= (isrv & 0xf0) ? tpr : isrv & 0xf0;
-}
-
-static int deliverable(const struct soft_apic *a)
-{
-	int irr;
-
-	if (!apic_is_enabled(a))
-		return NO_VECTOR;
-	irr = highest_irr(a);
-	return irr >= 0 && ((u32)irr & 0xf0) > (ppr(a) & 0xf0) ? irr
-							       : NO_VECTOR;
-}
-
 static void eoi(struct soft_apic *a);
 
 /* KVM's paravirtual EOI: while nothing else is pending, the guest may end an
@@ -75,7 +34,7 @@ static void eoi(struct soft_apic *a);
  * is taken back, and the guest will write EOI. */
 static void pv_eoi_offer(struct soft_apic *a, int vec, bool is_nested)
 {
-	if (is_nested || highest_irr(a) >= 0 ||
+	if (is_nested || apic_highest_irr(a) >= 0 ||
 	    (apic_ld(&a->tmr[vec >> 5]) & BIT32(vec & 31)))
 		return;
 	a->is_pv_eoi = soft_pv_eoi_set(a->v);
@@ -93,7 +52,7 @@ void soft_apic_pv_eoi_settle(struct soft_apic *a)
 bool soft_apic_has_interrupt(const struct vcpu *v)
 {
 	soft_apic_pv_eoi_settle(v->apic);
-	return deliverable(v->apic) >= 0;
+	return apic_deliverable(v->apic) >= 0;
 }
 
 int soft_apic_ack(struct vcpu *v)
@@ -103,10 +62,10 @@ int soft_apic_ack(struct vcpu *v)
 	int vec;
 
 	soft_apic_pv_eoi_settle(a);
-	vec = deliverable(a);
+	vec = apic_deliverable(a);
 	if (vec < 0)
-		return NO_VECTOR;
-	is_nested = highest(a->isr) >= 0;
+		return APIC_NO_VECTOR;
+	is_nested = apic_highest(a->isr) >= 0;
 	/* Pairs with the release in apic_accept. */
 	atomic_fetch_and_explicit(&a->irr[vec >> 5], ~BIT32(vec & 31),
 				  memory_order_acquire);
@@ -117,14 +76,14 @@ int soft_apic_ack(struct vcpu *v)
 
 static void recheck(struct soft_apic *a)
 {
-	if (deliverable(a) >= 0)
+	if (apic_deliverable(a) >= 0)
 		soft_request(a->v, SOFT_REQ_INTR);
 }
 
 static void eoi(struct soft_apic *a)
 {
 	const struct engine_vm_config *cfg = &a->v->vm->cfg;
-	int vec = highest(a->isr);
+	int vec = apic_highest(a->isr);
 
 	if (vec < 0)
 		return;
@@ -210,7 +169,7 @@ static bool reg_read(struct soft_apic *a, u32 off, u32 *out)
 		*out = apic_ld(&a->tpr);
 		return true;
 	case APIC_PPR:
-		*out = ppr(a);
+		*out = apic_ppr(a);
 		return true;
 	case APIC_LDR:
 		*out = ldr(a);

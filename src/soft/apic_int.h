@@ -130,6 +130,50 @@ static inline bool apic_is_enabled(const struct soft_apic *a)
 	return apic_is_on(a) && (apic_ld(&a->svr) & APIC_SVR_ENABLED);
 }
 
+/* ---- priorities, on the vCPU's thread ---- */
+
+#define APIC_NO_VECTOR (-1)
+
+static inline int apic_highest(const u32 *words)
+{
+	for (int w = 7; w >= 0; w--)
+		if (words[w])
+			return w * 32 + 31 - __builtin_clz(words[w]);
+	return APIC_NO_VECTOR;
+}
+
+static inline int apic_highest_irr(const struct soft_apic *a)
+{
+	for (int w = 7; w >= 0; w--) {
+		u32 r = atomic_load_explicit(&a->irr[w], memory_order_acquire);
+
+		if (r)
+			return w * 32 + 31 - __builtin_clz(r);
+	}
+	return APIC_NO_VECTOR;
+}
+
+static inline u32 apic_ppr(const struct soft_apic *a)
+{
+	u32 tpr = apic_ld(&a->tpr);
+	int isr = apic_highest(a->isr);
+	u32 isrv = isr < 0 ? 0 : (u32)isr;
+
+	return (tpr & 0xf0) >= (isrv & 0xf0) ? tpr : isrv & 0xf0;
+}
+
+static inline int apic_deliverable(const struct soft_apic *a)
+{
+	int irr;
+
+	if (!apic_is_enabled(a))
+		return APIC_NO_VECTOR;
+	irr = apic_highest_irr(a);
+	return irr >= 0 && ((u32)irr & 0xf0) > (apic_ppr(a) & 0xf0)
+		       ? irr
+		       : APIC_NO_VECTOR;
+}
+
 /* A message on the APIC bus. */
 struct apic_message {
 	u32 dest;

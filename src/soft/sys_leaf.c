@@ -251,6 +251,27 @@ u32 soft_rdmsr_leaf(struct vcpu *v, u32 arg)
 	return LEAF_DONE;
 }
 
+/* The end of an edge interrupt in x2APIC mode: no device hears of it. */
+static bool x2apic_eoi(struct vcpu *v, u64 value)
+{
+	struct soft_apic *a = v->apic;
+	int vec;
+
+	if (value || !apic_is_x2(a) || a->is_pv_eoi)
+		return false;
+	vec = apic_highest(a->isr);
+	if (vec >= 0) {
+		if (apic_ld(&a->tmr[vec >> 5]) & BIT32(vec & 31))
+			return false;
+		a->isr[vec >> 5] &= ~BIT32(vec & 31);
+		/* This vCPU runs, so nobody has to be woken. */
+		if (apic_deliverable(a) >= 0)
+			atomic_fetch_or(&v->requests, SOFT_REQ_INTR);
+	}
+	soft_after_if_change(v);
+	return true;
+}
+
 u32 soft_wrmsr_leaf(struct vcpu *v, u32 arg)
 {
 	u64 value = (u32)v->gpr[X86_RAX] | v->gpr[X86_RDX] << 32;
@@ -263,6 +284,8 @@ u32 soft_wrmsr_leaf(struct vcpu *v, u32 arg)
 		*base = value;
 	else if (index == X86_MSR_SPEC_CTRL && value <= 7)
 		v->spec_ctrl = value;
+	else if (index == X86_MSR_X2APIC_FIRST + (APIC_EOI >> 4))
+		return x2apic_eoi(v, value) ? LEAF_DONE : LEAF_T0;
 	else if (index != X86_MSR_PRED_CMD || value > 1)
 		return LEAF_T0;
 	return LEAF_DONE;

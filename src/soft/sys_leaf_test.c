@@ -4,6 +4,7 @@
  * the interpreter must be untouched. */
 #include "test/test.h"
 
+#include "soft/apic_int.h"
 #include "soft/leafvm.h"
 
 #define FRAME (LV_DATA + 0x800)
@@ -274,6 +275,61 @@ static void rdtsc_counts_on_and_obeys_tsd(void **state)
 	tv_free(t);
 }
 
+/* Puts vectors in service and pending; returns WRMSR's outcome. */
+static u32 eoi(struct testvm *t, bool is_leaf, u8 in_service, u8 pending,
+	       bool is_level)
+{
+	struct soft_apic *a = t->v->apic;
+	struct vcpu *v = t->v;
+
+	memset(a->isr, 0, sizeof(a->isr));
+	for (unsigned i = 0; i < 8; i++) {
+		apic_st(&a->irr[i], 0);
+		apic_st(&a->tmr[i], 0);
+	}
+	a->isr[1] = BIT32(1);
+	a->isr[in_service >> 5] |= BIT32(in_service & 31);
+	apic_st(&a->irr[pending >> 5], BIT32(pending & 31));
+	if (is_level)
+		apic_st(&a->tmr[in_service >> 5], BIT32(in_service & 31));
+	atomic_store(&v->requests, 0);
+	atomic_store(&v->kick, 0);
+	v->gpr[X86_RCX] = 0x80b;
+	v->gpr[X86_RAX] = v->gpr[X86_RDX] = 0;
+	v->rip = TV_CODE;
+	v->next_rip = TV_CODE + 2;
+	if (is_leaf)
+		return soft_wrmsr_leaf(v, 0);
+	assert_int_equal(tv_run(t, 1), -1);
+	return LEAF_DONE;
+}
+
+static void eoi_of_an_edge_interrupt_lets_the_next_in(void **state)
+{
+	struct testvm *t = lv_new();
+	struct vcpu *v = t->v;
+	struct soft_apic *a = v->apic;
+
+	TV_CODE_AT(t, TV_CODE, 0x0f, 0x30);
+	assert_int_equal(eoi(t, true, 0x61, 0x45, false), LEAF_T0);
+	assert_true(a->isr[3] == BIT32(1)); /* not in x2APIC mode */
+	atomic_store(&a->base, a->base | APIC_BASE_EN | APIC_BASE_EXTD);
+	apic_st(&a->svr, 0x1ff);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(eoi(t, i, 0x61, 0x45, false), LEAF_DONE);
+		assert_true(!a->isr[3] && a->isr[1] == BIT32(1));
+		assert_int_equal(atomic_load(&v->requests), SOFT_REQ_INTR);
+		assert_int_equal(atomic_load(&v->kick), 1);
+		assert_int_equal(eoi(t, i, 0x61, 0x22, false), LEAF_DONE);
+		assert_int_equal(atomic_load(&v->requests), 0);
+		assert_int_equal(atomic_load(&v->kick), 0);
+	}
+	/* A level interrupt's device hears of it. */
+	assert_int_equal(eoi(t, true, 0x61, 0x45, true), LEAF_T0);
+	assert_true(a->isr[3] == BIT32(1));
+	tv_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -281,6 +337,7 @@ int main(void)
 			system_operations_are_as_the_interpreter_does_them),
 		cmocka_unit_test(
 			a_jump_cache_of_another_mode_is_left_to_the_dispatcher),
+		cmocka_unit_test(eoi_of_an_edge_interrupt_lets_the_next_in),
 		cmocka_unit_test(rdtsc_counts_on_and_obeys_tsd),
 	};
 
