@@ -43,6 +43,8 @@ bench: all
 	@mkdir -p $(BUILD)/bench
 	@bench/run --out $(BUILD)/bench/results.jsonl \
 		--svg $(BUILD)/bench/results.svg
+	@bench/boot --engine skerry,qemu
+	@bench/machine --out $(BUILD)/bench/machine.jsonl
 
 bench-quick: all
 	@scripts/setup bench

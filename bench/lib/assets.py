@@ -7,7 +7,7 @@ work.img   the same as an ext4 disk, for the guests
 root/      the image's files, the userland of the native runs
 IMAGE      an image of Debian 12 with the programs that workloads use, in
            skerry's own store (`skerry image delete debian/12-bench`)"""
-import glob, hashlib, os, random, shutil, subprocess, sys
+import fcntl, glob, hashlib, os, random, shutil, subprocess, sys
 
 top = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -263,3 +263,16 @@ def need_work():
     os.rename(image, work_disk)
     with open(mark, "w") as f:
         f.write(stamp)
+
+
+def prepare(engines):
+    """Everything that runs in these engines need; one process at a time."""
+    os.makedirs(home, exist_ok=True)
+    if not os.access(skerry, os.X_OK):
+        raise Missing("%s is not built: run make" % skerry)
+    with open(os.path.join(home, "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if "qemu" in engines:
+            need_program("qemu-system-x86_64", "qemu-system-x86")
+        need_root()
+        need_work()

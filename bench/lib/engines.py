@@ -20,7 +20,11 @@ SETUP = ("mount -t tmpfs -o mode=1777 tmpfs /tmp && mkdir -p /bench && "
 
 
 class Hang(Exception):
-    """The guest did not answer in time, or ended."""
+    """The guest did not answer in time."""
+
+
+class Gone(Hang):
+    """The machine, or the agent in it, ended or never came up."""
 
 
 def process_cpu_ns(pid):
@@ -52,7 +56,7 @@ class Channel:
         try:
             os.write(self.write_fd, line.encode() + b"\n")
         except OSError as e:
-            raise Hang("the agent is gone: %s" % e)
+            raise Gone("the agent is gone: %s" % e)
 
     def _more(self, deadline, what):
         while True:
@@ -62,13 +66,13 @@ class Channel:
             if select.select([self.read_fd], [], [], min(left, 1))[0]:
                 break
             if self.is_gone():
-                raise Hang("the machine ended")
+                raise Gone("the machine ended")
         try:
             chunk = os.read(self.read_fd, 65536)
         except OSError:
             chunk = b""
         if not chunk:
-            raise Hang("the machine ended")
+            raise Gone("the machine ended")
         self.seen += chunk
 
     def until(self, mark, seconds, what):
@@ -108,7 +112,7 @@ class Engine:
         after, wall = self.cpu_ns(), time.monotonic() - start
         words = line.decode(errors="replace").split()
         if len(words) != 6 or words[0] != "end":
-            raise Hang("a strange answer: %r" % line[:100])
+            raise Gone("a strange answer: %r" % line[:100])
         status, user_us, sys_us, inner_ns, count = map(int, words[1:])
         r = {"exit": status, "wall_s": wall, "inner_wall_s": inner_ns / 1e9,
              "inner_user_s": user_us / 1e6, "inner_sys_s": sys_us / 1e6,
@@ -204,7 +208,7 @@ class Skerry(Engine):
         except subprocess.TimeoutExpired:
             raise Hang("skerry launch does not return")
         if launcher.returncode:
-            raise Hang("skerry launch: status %d: %s" % (
+            raise Gone("skerry launch: status %d: %s" % (
                 launcher.returncode, text.decode(errors="replace")[-800:]))
         self.pid = self.find_pid()
         if with_work:
@@ -218,7 +222,7 @@ class Skerry(Engine):
             if len(words) >= 6 and words[0] == "bench" and \
                     words[5].isdigit() and int(words[5]) > 0:
                 return int(words[5])
-        raise Hang("skerry list does not show the machine:\n" + text)
+        raise Gone("skerry list does not show the machine:\n" + text)
 
     def attach(self):
         p = subprocess.Popen(
@@ -234,7 +238,7 @@ class Skerry(Engine):
         try:
             return process_cpu_ns(self.pid)
         except OSError:
-            raise Hang("skerry-vmm ended")
+            raise Gone("skerry-vmm ended")
 
     def end(self):
         if getattr(self, "env", None) is None:
@@ -285,7 +289,11 @@ class Qemu(Engine):
         args = [program, "-machine", "q35", "-accel",
                 "tcg,thread=%s" % ("multi" if self.cpus > 1 else "single"),
                 "-cpu", "max", "-smp", str(self.cpus), "-m",
-                "%dM" % self.memory_mib, "-nodefaults", "-no-user-config",
+                "%dM" % self.memory_mib, "-object",
+                # Shared, as Skerry's: RssShmem is the guest's memory, and
+                # the rest is what the VMM takes beside it.
+                "memory-backend-memfd,id=ram,share=on,size=%dM" %
+                self.memory_mib, "-machine", "memory-backend=ram", "-nodefaults", "-no-user-config",
                 "-no-reboot", "-display", "none", "-netdev", "user,id=n0",
                 "-device", "virtio-net-pci,netdev=n0,romfile=", "-device",
                 "virtio-rng-pci", "-chardev", sock % ("console", "console"),
@@ -314,7 +322,7 @@ class Qemu(Engine):
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > end:
                     self.log.seek(0)
-                    raise Hang("qemu ended: " + self.log.read(800).decode(
+                    raise Gone("qemu ended: " + self.log.read(800).decode(
                         errors="replace"))
                 time.sleep(0.05)
         setattr(self, name + "_socket", s)
@@ -337,7 +345,7 @@ class Qemu(Engine):
         try:
             return process_cpu_ns(self.process.pid)
         except OSError:
-            raise Hang("qemu ended")
+            raise Gone("qemu ended")
 
     @property
     def pid(self):

@@ -145,6 +145,18 @@ def the_plot_is_well_formed_and_bars_grow_with_the_logarithm():
     assert abs((blue[4] - blue[0]) * 2 - step) < 0.5, blue
 
 
+def wrong_options_of_the_other_tools_end_with_status_2():
+    for tool, args, words in [
+            ("boot", ["--engine", "bochs"], "--engine"),
+            ("machine", ["--case", "games"], "games"),
+            ("machine", ["--engines", "bochs"], "bochs"),
+            ("machine", ["--cpus", "x"], "above 0"),
+            ("machine", ["--minutes", "0"], "above 0")]:
+        rc, _, err = bench(*args, tool=os.path.join(top, "bench", tool))
+        same(rc, 2, err)
+        has(err, words)
+
+
 suite = Suite()
 for test in (list_names_at_least_26_workloads_in_four_groups,
              only_and_group_and_quick_choose_workloads,
@@ -155,6 +167,7 @@ for test in (list_names_at_least_26_workloads_in_four_groups,
              workloads_in_which_the_peer_is_faster_are_named,
              a_bad_run_is_shown_and_is_in_no_mean,
              wrong_stands_before_every_other_word,
-             the_plot_is_well_formed_and_bars_grow_with_the_logarithm):
+             the_plot_is_well_formed_and_bars_grow_with_the_logarithm,
+             wrong_options_of_the_other_tools_end_with_status_2):
     suite.check(test)
 suite.end()
