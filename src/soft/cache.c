@@ -21,6 +21,7 @@
  * with one instruction of at least five bytes, so that nobody is ever between
  * the bytes that change, and one 8-byte store changes them.
  */
+#include "soft/thunks.h"
 #include "soft/xlat_int.h"
 
 #include <errno.h>
@@ -85,7 +86,9 @@ struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err)
 		xlat_free(x);
 		return NULL;
 	}
+	soft_codemem_set_owner(&x->code, x);
 	reset_counts(x);
+	xlat_make_thunks(x);
 	return x;
 }
 

@@ -88,14 +88,20 @@ u32 xlat_link(struct xlat *x, u32 exit_index)
 		       from->key);
 	if (!to)
 		return 0;
-	/* A dead block's time is over at its next exit: no link. */
-	if (e->linked || (e->site & 3) || xlat_block_is_dead(from))
-		return to->entry_direct;
+	/* A dead block's time is over at its next exit: no link. A site that
+	 * straddles eight bytes cannot be patched by one store. */
+	if (e->linked || (e->site & 7) > 4 || xlat_block_is_dead(from))
+		return xlat_block_index(x, to);
 	e->linked = xlat_block_index(x, to);
 	e->next_incoming = to->incoming;
 	to->incoming = exit_index + 1;
 	x->stats.links++;
 	rel = to->entry_direct - (e->site + 4);
 	__atomic_store_n((u32 *)(x->code.rw + e->site), rel, __ATOMIC_RELEASE);
-	return to->entry_direct;
+	return e->linked;
+}
+
+u16 xlat_exit_target(const struct xlat *x, u32 exit_index)
+{
+	return x->exits[exit_index].target;
 }

@@ -41,9 +41,10 @@
 /* Read by the signal handler: start first, then the end; 0 is free. */
 static struct {
 	_Atomic uintptr_t start, end;
+	void *_Atomic owner;
 } soft_code_maps[MAPS_MAX];
 
-bool soft_code_contains(const void *pc)
+static int find_map(const void *pc)
 {
 	uintptr_t p = (uintptr_t)pc;
 
@@ -51,9 +52,26 @@ bool soft_code_contains(const void *pc)
 		uintptr_t end = atomic_load_explicit(&soft_code_maps[i].end,
 						     memory_order_acquire);
 		if (p < end && p >= atomic_load(&soft_code_maps[i].start))
-			return true;
+			return (int)i;
 	}
-	return false;
+	return -1;
+}
+
+bool soft_code_contains(const void *pc)
+{
+	return find_map(pc) >= 0;
+}
+
+void *soft_code_owner(const void *pc)
+{
+	int i = find_map(pc);
+
+	return i < 0 ? NULL : atomic_load(&soft_code_maps[i].owner);
+}
+
+void soft_codemem_set_owner(struct soft_codemem *m, void *owner)
+{
+	atomic_store(&soft_code_maps[m->map_index].owner, owner);
 }
 
 static int register_map(struct soft_codemem *m)
@@ -171,6 +189,7 @@ void soft_codemem_close(struct soft_codemem *m)
 	if (!m->rw)
 		return;
 	atomic_store(&soft_code_maps[m->map_index].end, 0);
+	atomic_store(&soft_code_maps[m->map_index].owner, NULL);
 	atomic_store(&soft_code_maps[m->map_index].start, 0);
 	unmap(m);
 }

@@ -19,9 +19,13 @@ struct soft_codemem {
 
 /* size: whole pages. Negative errno, with *err set. */
 int soft_codemem_open(struct soft_codemem *m, size_t size, struct err *err);
+/* Says whose code it is, for soft_code_owner(). */
+void soft_codemem_set_owner(struct soft_codemem *m, void *owner);
 void soft_codemem_close(struct soft_codemem *m);
 /* Gives whole pages [off, off + len) back to the host; they read as zeroes. */
 void soft_codemem_discard(struct soft_codemem *m, size_t off, size_t len);
 
 /* Is pc in any open object? Async-signal-safe. */
 bool soft_code_contains(const void *pc);
+/* The owner of the object that holds pc, or NULL. Async-signal-safe. */
+void *soft_code_owner(const void *pc);

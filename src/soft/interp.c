@@ -108,7 +108,7 @@ static void execute(struct vcpu *v)
 	v->instructions++;
 }
 
-static bool needs_slow_step(const struct vcpu *v)
+bool soft_needs_slow_step(const struct vcpu *v)
 {
 	return v->rflags_sys & (X86_FL_TF | X86_FL_RF) || v->dr7 & 0xff;
 }
@@ -133,7 +133,7 @@ static __attribute__((noinline)) void step_slow(struct vcpu *v)
 
 static void step(struct vcpu *v)
 {
-	if (unlikely(needs_slow_step(v)))
+	if (unlikely(soft_needs_slow_step(v)))
 		step_slow(v);
 	else
 		execute(v);
@@ -274,7 +274,7 @@ void soft_interp(struct vcpu *v)
 {
 	soft_icache_get(v);
 	while (!v->is_halted) {
-		if (unlikely(v->shadow) || unlikely(needs_slow_step(v)))
+		if (unlikely(v->shadow) || unlikely(soft_needs_slow_step(v)))
 			step(v);
 		else if (unlikely(atomic_load_explicit(&v->kick,
 						       memory_order_relaxed)))

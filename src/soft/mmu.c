@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "soft/soft_sys.h"
+#include "soft/xlat.h"
 
 /* One resolved page; offset already added to host and gpa. */
 struct page {
@@ -52,11 +53,12 @@ static u64 flush_table(struct soft_tlb_entry *table, u64 used, bool keep_global)
 static void flush_space(struct soft_space *s, bool keep_global)
 {
 	if (!s->is_ready) {
-		s->tlb_used = ~0ull;
+		s->tlb_used = s->jc_used = ~0ull;
 		s->is_ready = true;
 		keep_global = false;
 	}
 	s->tlb_used = flush_table(s->tlb, s->tlb_used, keep_global);
+	soft_jc_flush(s);
 	if (!keep_global) {
 		s->has_large = false;
 		s->large_gib = 0;
@@ -89,6 +91,7 @@ static void flush_page(struct soft_space *s, gva_t va)
 	if (!s->is_ready)
 		flush_space(s, false);
 	entry_clear(&s->tlb[soft_tlb_index(va)]);
+	soft_jc_flush(s);
 	if (s->large_gib & BIT64((va >> 30) & 63))
 		flush_large(s->tlb, s->tlb_used, va);
 }
@@ -156,6 +159,13 @@ static void page_get(struct vcpu *v, gva_t va, unsigned how, struct page *out)
 	out->host = slot->hva + (w.gpa - slot->gpa);
 	out->is_rom = slot->flags & MEM_SLOT_ROM;
 	soft_tlb_enter(v, va, how, &w, out->host - (va & 0xfff), out->is_rom);
+}
+
+/* A store to n bytes of the page is about to happen: code there dies. */
+static void store_begins(struct vcpu *v, const struct page *p, size_t n)
+{
+	if (v->vm->xlat && p->host && !p->is_rom)
+		smc_written(v->vm, p->gpa, n);
 }
 
 /* ---- MMIO ---- */
@@ -269,6 +279,11 @@ static void span_get(struct vcpu *v, gva_t va, size_t n, unsigned how,
 	page_get(v, va, how, &s->pages[0]);
 	if (s->first < n)
 		page_get(v, va + s->first, how, &s->pages[1]);
+	if (how & SOFT_W) {
+		store_begins(v, &s->pages[0], s->first);
+		if (s->first < n)
+			store_begins(v, &s->pages[1], n - s->first);
+	}
 	watch(v, soft_va_wrap(v, va, how), n, how);
 }
 
@@ -389,6 +404,8 @@ u8 *soft_hva(struct vcpu *v, gva_t va, size_t n, unsigned how)
 	page_get(v, va, how, &p);
 	if (!p.host || ((how & SOFT_W) && p.is_rom))
 		return NULL;
+	if (how & SOFT_W)
+		store_begins(v, &p, n);
 	watch(v, soft_va_wrap(v, va, how), n, how);
 	return p.host;
 }

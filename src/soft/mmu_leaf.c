@@ -328,7 +328,8 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 		e->meta |= SOFT_TLB_EXEC;
 	e->tag_r = page;
 	e->tag_w = SOFT_TLB_EMPTY;
-	if (w->is_dirty && !is_rom && rights_allow(v, w, base | SOFT_W))
+	if (w->is_dirty && !is_rom && rights_allow(v, w, base | SOFT_W) &&
+	    (!v->vm->xlat || smc_may_tag_w(v, w->gpa)))
 		e->tag_w = page;
 }
 
@@ -353,7 +354,7 @@ bool soft_tlb_fill_leaf(struct vcpu *v, gva_t va, unsigned how)
 	bool is_rom;
 
 	if (soft_tlb_hit(v, va, how))
-		return true;
+		return false; /* the caller missed it: the access crosses */
 	v->stats.tlb_misses++;
 	if (!leaf_walk(v, va, how, &w, &slot))
 		return false;

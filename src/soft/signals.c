@@ -24,14 +24,13 @@
 #include "base/err.h"
 #include "soft/codemem.h"
 #include "soft/interp_int.h"
+#include "soft/thunks.h"
+#include "soft/xlat.h"
 
 #define SOFT_XSAVE_MXCSR 24
 
-static void NORETURN soft_stub_fault(struct vcpu *v, unsigned trapno)
+void NORETURN soft_raise_host_trap(struct vcpu *v, unsigned trapno)
 {
-	u32 mxcsr = 0x1f80;
-
-	__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
 	switch (trapno) {
 	case X86_VEC_DE:
 	case X86_VEC_MF:
@@ -43,20 +42,56 @@ static void NORETURN soft_stub_fault(struct vcpu *v, unsigned trapno)
 	case X86_VEC_GP:
 		soft_gp(v, 0);
 	default:
-		soft_internal_error(v, "host trap %u in a stub for rip 0x%llx",
-				    trapno, (unsigned long long)v->rip);
+		soft_internal_error(v, "host trap %u for rip 0x%llx", trapno,
+				    (unsigned long long)v->rip);
 	}
+}
+
+static void NORETURN soft_stub_fault(struct vcpu *v, unsigned trapno)
+{
+	u32 mxcsr = 0x1f80;
+
+	__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+	soft_raise_host_trap(v, trapno);
+}
+
+/* A fault in generated code: the thunk leaves as at any exit, with the
+ * guest's registers, which this context still has. false: not of a guest
+ * instruction. */
+static bool leave_generated_code(struct xlat *x, greg_t *g)
+{
+	struct vcpu *v = (struct vcpu *)g[REG_RSP];
+	const void *pc = (const void *)g[REG_RIP];
+	const struct xlat_block *b = xlat_block_at(x, pc);
+	int guest = b ? xlat_fault_at(x, b, pc) : -1;
+
+	if (guest < 0)
+		return false;
+	v->rip = v->pcbase + ((u32)guest & ~XLAT_FAULT_RFLAGS);
+	if ((u32)guest & XLAT_FAULT_RFLAGS)
+		v->aflags = (u32)((g[REG_EFL] & 0xd5) | 2) << 8 |
+			    (g[REG_EFL] & X86_FL_OF ? 1 : 0);
+	g[REG_RAX] = g[REG_TRAPNO];
+	g[REG_RIP] = (greg_t)(xlat_code_rx(x) + xlat_thunk_table(x)[XT_FAULT]);
+	return true;
 }
 
 static void on_fault(int sig, siginfo_t *si, void *ucontext)
 {
 	ucontext_t *uc = ucontext;
 	greg_t *g = uc->uc_mcontext.gregs;
+	struct xlat *x;
 	struct vcpu *v;
 	u64 sp;
 
 	if (!soft_code_contains((const void *)g[REG_RIP])) {
 		signal(sig, SIG_DFL);
+		return;
+	}
+	x = soft_code_owner((const void *)g[REG_RIP]);
+	if (x) {
+		if (!leave_generated_code(x, g))
+			signal(sig, SIG_DFL);
 		return;
 	}
 	v = (struct vcpu *)g[REG_R11];

@@ -179,11 +179,13 @@ struct vcpu {
 	struct soft_space *user; /* the current address space's */
 	u32 watch_hits; /* DR6 B0-3: data breakpoints of this instruction */
 	struct soft_icache *icache; /* decoded instructions (interp.c) */
+	struct xlat_scratch *scratch; /* of the translator (run.c) */
 	struct isa_features features; /* what the presented CPUID allows */
 	u64 instructions; /* retired */
 	struct soft_vcpu_stats {
 		u64 tlb_misses, mmio, pio, exceptions, interrupts, halts,
-			icache_misses, stub_misses, cr3_writes;
+			icache_misses, stub_misses, cr3_writes,
+			translations, xlat_exits[4];
 	} stats;
 
 	/* KVM paravirtual MSRs (pvclock.c). */
@@ -406,6 +408,10 @@ extern const struct soft_op_entry soft_ops_sys[]; /* ends with op 0 */
 void soft_interp(struct vcpu *v);
 /* Port access: IOPL and the TSS bitmap; raises #GP(0) when forbidden. */
 void soft_io_check(struct vcpu *v, u16 port, unsigned size);
+/* TF, RF or breakpoints: instructions are to be stepped one by one. */
+bool soft_needs_slow_step(const struct vcpu *v);
+/* Raises what the host's trap on a guest instruction means to the guest. */
+void soft_raise_host_trap(struct vcpu *v, unsigned trapno) NORETURN;
 /* Exactly one instruction. */
 void soft_interp_one(struct vcpu *v);
 /* Frees v->icache, which the interpreter makes when it first runs. */

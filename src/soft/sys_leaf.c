@@ -16,7 +16,6 @@
 
 #include "soft/apic_int.h"
 #include "soft/soft_sys.h"
-#include "soft/xlat_int.h"
 
 static bool is_code64(const struct vcpu *v)
 {
@@ -61,15 +60,6 @@ u32 soft_sysret_leaf(struct vcpu *v, u32 arg)
 	return arrive(v);
 }
 
-/* A serializing instruction compares the code that other vCPUs may still have
- * been writing to when it was read (smc.c): not here. */
-static bool has_doubts(const struct vcpu *v)
-{
-	struct xlat *x = v->vm->xlat;
-
-	return x && atomic_load(&x->doubts);
-}
-
 /* ---- IRET ---- */
 
 /* A descriptor of the GDT that is present and accessed, and of privilege
@@ -101,6 +91,13 @@ static bool read_iret_ss(struct vcpu *v, u16 sel, unsigned cpl,
 		return false;
 	soft_seg_set_null(out, sel);
 	return true;
+}
+
+/* IRET serializes, and what other vCPUs may still write to has to be looked
+ * at then (smc.c). */
+static bool has_doubts(const struct vcpu *v)
+{
+	return v->vm->xlat && v->vm->vcpu_count > 1;
 }
 
 u32 soft_iretq_leaf(struct vcpu *v, u32 arg)
@@ -281,7 +278,7 @@ u32 soft_wrmsr_leaf(struct vcpu *v, u32 arg)
 	u32 index = (u32)v->gpr[X86_RCX];
 	u64 *base = base_msr(v, index);
 
-	if (!is_system64(v) || has_doubts(v))
+	if (!is_system64(v))
 		return LEAF_T0;
 	if (base && soft_is_canonical(value))
 		*base = value;

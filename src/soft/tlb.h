@@ -33,7 +33,7 @@
 struct soft_tlb_entry {
 	u64 tag_r, tag_w;
 	u64 hva_page; /* host address of the page's first byte */
-	u64 meta; /* GPA page | SOFT_TLB_* */
+	u64 meta;     /* GPA page | SOFT_TLB_* */
 };
 _Static_assert(sizeof(struct soft_tlb_entry) == 32, "the emitter shifts");
 #define SOFT_TLB_GLOBAL BIT64(0)
@@ -56,7 +56,7 @@ struct soft_space {
 	u64 jc_pages;
 	u32 jc_key;
 	bool has_large; /* since the last flush: INVLPG must look further */
-	bool is_ready; /* false (zeroed memory): the next flush clears all */
+	bool is_ready;	/* false (zeroed memory): the next flush clears all */
 	/* Bit (va >> 30) & 63 for each large page that was entered. */
 	u64 large_gib;
 };
@@ -69,4 +69,30 @@ static inline unsigned soft_tlb_index(u64 va)
 static inline unsigned soft_jc_index(u64 va)
 {
 	return (va ^ va >> 12) & (SOFT_JC_ENTRIES - 1);
+}
+
+/* Empties the jump cache. Leaf-safe, as soft_jc_insert is. */
+static inline void soft_jc_flush(struct soft_space *s)
+{
+	u64 used = s->jc_used;
+
+	for (; used; used &= used - 1) {
+		unsigned chunk = (unsigned)__builtin_ctzll(used);
+		struct soft_jc_entry *e = &s->jc[chunk * 64];
+
+		for (unsigned i = 0; i < 64; i++, e++)
+			e->va = SOFT_TLB_EMPTY;
+	}
+	s->jc_used = s->jc_pages = 0;
+}
+
+static inline void soft_jc_insert(struct soft_space *s, u64 va,
+				  const void *host)
+{
+	unsigned i = soft_jc_index(va);
+
+	s->jc_used |= 1ull << (i / 64);
+	s->jc_pages |= 1ull << ((va >> 12) & 63);
+	s->jc[i].host = host;
+	s->jc[i].va = va;
 }

@@ -26,6 +26,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "soft/xlat.h"
 #include "x86/cpuid.h"
 
 /* ---- reset ---- */
@@ -281,6 +282,8 @@ static enum vcpu_exit run_loop(struct vcpu *v)
 		fpu_in(v);
 		if (n == NEXT_STEP)
 			soft_interp_one(v);
+		else if (v->vm->xlat)
+			xlat_run(v);
 		else
 			soft_interp(v);
 	}

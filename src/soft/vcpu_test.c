@@ -2,6 +2,7 @@
 /* The run loop over a scripted CPU: this file stands in for the interpreter,
  * event delivery and the MMU, so that what is tested is vcpu.c and park.c. */
 #include "soft/apic_int.h"
+#include "soft/xlat_int.h"
 #include "test/test.h"
 
 #include <errno.h>
@@ -123,6 +124,56 @@ const struct kvm_cpuid_entry2 *x86_cpuid_find(const struct kvm_cpuid2 *table,
 	(void)leaf;
 	(void)subleaf;
 	return NULL;
+}
+
+/* No translator. */
+struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err)
+{
+	fail();
+	return NULL;
+}
+
+void xlat_free(struct xlat *x)
+{
+	assert_null(x);
+}
+
+void xlat_run(struct vcpu *v)
+{
+	fail();
+}
+
+void xlat_run_free(struct vcpu *v)
+{
+}
+
+void xlat_get_stats(struct xlat *x, struct xlat_stats *out)
+{
+	fail();
+}
+
+void smc_serialize(struct vcpu *v)
+{
+}
+
+void smc_revoke(struct vcpu *v)
+{
+}
+
+void smc_vcpu_stopped(struct vcpu *v)
+{
+}
+
+void smc_vcpu_started(struct vcpu *v)
+{
+}
+
+void smc_written(struct engine_vm *vm, gpa_t gpa, u64 len)
+{
+}
+
+void smc_slot_changed(struct xlat *x, const struct mem_slot *slot, bool added)
+{
 }
 
 /* ---- rig ---- */

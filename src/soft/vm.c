@@ -263,6 +263,7 @@ static void vcpu_destroy(struct vcpu *v)
 	soft_timer_arm(v->vm->timers, v->id, SOFT_NEVER);
 	v->vm->vcpus[v->id] = NULL;
 	soft_icache_free(v);
+	xlat_run_free(v);
 	soft_apic_free(v->apic);
 	if (v->schedstat_fd >= 0)
 		close(v->schedstat_fd);

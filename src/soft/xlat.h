@@ -54,6 +54,7 @@
 #define XLAT_KEY_NM    BIT32(2) /* CR0.TS or EM: all FPU rows go to T0 */
 #define XLAT_KEY_NOSSE BIT32(3) /* CR4.OSFXSR clear: SSE rows go to T0 */
 #define XLAT_KEY_NOAVX BIT32(4) /* OSXSAVE or XCR0: AVX rows go to T0 */
+#define XLAT_KEY_FSGS  BIT32(5) /* 32-bit code: FS and GS have no limit */
 #define XLAT_KEY_NONE  0xffffu	/* no translation in this mode: T0 only */
 
 /* The key of the vCPU's mode, for v->key. */
@@ -153,8 +154,10 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 				u32 fault_count);
 
 /* Under the lock. The block that exit `index` leads to is linked if it exists:
- * its code offset (entry_direct), or 0. */
+ * its index, or 0. */
 u32 xlat_link(struct xlat *x, u32 exit_index);
+/* The page offset that the exit leads to. */
+u16 xlat_exit_target(const struct xlat *x, u32 exit_index);
 
 /* Under the lock: no new entry leads into the block; who is inside it stays
  * until its next exit. Its entries jump to x's dead thunk. */
@@ -219,6 +222,7 @@ void smc_vcpu_started(struct vcpu *v);
 /* Runs guest code from v->rip, translated where possible, until v->kick, HLT
  * or a request: in place of soft_interp(). */
 void xlat_run(struct vcpu *v);
+void xlat_run_free(struct vcpu *v);
 /* Leaf. The host address for an indirect jump to linear va, entered in the
  * jump cache; NULL: leave generated code. */
 const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va);
@@ -228,8 +232,9 @@ const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index);
 /* ---- mmu_leaf.c: nothing raises here ---- */
 
 /* v's TLB entry for the page of va, in the space of v->cpl, now admits this
- * kind of access (SOFT_R, SOFT_W); false: a fault, a device, a page with code
- * (write), a watched page …: the interpreter executes the instruction. */
+ * kind of access (SOFT_R, SOFT_W), and did not before; false: it did, so the
+ * access crosses the page's end; a fault, a device, a page with code (write), a
+ * watched page …: the interpreter executes the instruction. */
 bool soft_tlb_fill_leaf(struct vcpu *v, gva_t va, unsigned how);
 /* GPA of code at va in the space of v->cpl; false: as above, or not RAM. */
 bool soft_exec_gpa_leaf(struct vcpu *v, gva_t va, gpa_t *out);

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The dispatcher: guest code through the translator where it can, through the
+ * interpreter where it must.
+ *
+ * THEORY. One turn of the loop runs generated code until it leaves, and acts
+ * on why it left (enum xlat_exit_kind). Whatever generated code does not do
+ * itself - faults, devices, system instructions, stores into code - it leaves
+ * to the interpreter: v->rip is at that instruction, nothing of it has
+ * happened, and soft_interp_one() executes it with the complete semantics.
+ *
+ * Translating. The bytes are copied, the trace is formed from the copy, its
+ * lines are protected (smc.c), and only then the copy is compared with memory:
+ * from the comparison on, whoever writes these lines makes the block die.
+ */
+#include <stdlib.h>
+
+#include "soft/access.h"
+#include "soft/lower.h"
+
+#define TRANSLATE_TRIES 3
+
+struct xlat_scratch {
+	struct xlat_trace t;
+	struct lower l;
+	u8 page[PAGE_BYTES + 16]; /* and the start of the next */
+};
+
+static bool has_flat_fs_gs(const struct vcpu *v)
+{
+	u32 want = SEG_S | SEG_P | SEG_TYPE_WR_RD;
+	u32 not = SEG_UNUSABLE | SEG_TYPE_CONF_ED | SEG_TYPE_CODE;
+
+	for (unsigned i = X86_FS; i <= X86_GS; i++)
+		if (v->segs[i].limit != ~0u ||
+		    (v->segs[i].attr & want) != want || v->segs[i].attr & not )
+			return false;
+	return true;
+}
+
+u32 xlat_key(const struct vcpu *v)
+{
+	u32 key = 0;
+
+	if (!v->is_protected || v->is_vm86 || !v->is_flat ||
+	    v->code_mode == X86_MODE_16 || v->stack_size < 4 ||
+	    (v->cpl != 0 && v->cpl != 3))
+		return XLAT_KEY_NONE;
+	if (v->code_mode == X86_MODE_32) {
+		key |= XLAT_KEY_32;
+		if (has_flat_fs_gs(v))
+			key |= XLAT_KEY_FSGS;
+	}
+	if (v->cpl)
+		key |= XLAT_KEY_USER;
+	if (v->cr0 & (X86_CR0_TS | X86_CR0_EM))
+		key |= XLAT_KEY_NM;
+	if (!(v->cr4 & X86_CR4_OSFXSR))
+		key |= XLAT_KEY_NOSSE;
+	if (!(v->cr4 & X86_CR4_OSXSAVE) || (v->xcr0 & 6) != 6)
+		key |= XLAT_KEY_NOAVX;
+	return key;
+}
+
+/* ---- translation ---- */
+
+static const u8 *ram_at(struct vcpu *v, gpa_t gpa)
+{
+	const struct mem_slot *s = mem_slot_find(v->vm->mem, gpa);
+
+	return s ? s->hva + (gpa - s->gpa) : NULL;
+}
+
+static u32 used_bytes(const struct xlat_trace *t)
+{
+	if (t->page2 != XLAT_NO_GPA)
+		return t->insns[0].in.len;
+	return t->end - t->first;
+}
+
+/* Emits and enters the block of s->t; NULL: no room, or not to be lowered. */
+static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
+				     bool *out_is_full)
+{
+	struct xlat *x = v->vm->xlat;
+	struct xlat_trace *t = &s->t;
+	struct xlat_block b = {
+		.gpa = t->page + t->first,
+		.gpa2 = t->page2,
+		.key = (u16)t->key,
+		.insns = t->n,
+		.bytes = (u16)used_bytes(t),
+	};
+	u32 pos = xlat_reserve(x, LOWER_CODE_MAX, LOWER_EXITS, LOWER_FAULTS);
+
+	*out_is_full = !pos;
+	if (!pos)
+		return NULL;
+	s->l.e = (struct emit){
+		.rw = xlat_code_rw(x), .pos = pos, .end = pos + LOWER_CODE_MAX};
+	s->l.t = t;
+	s->l.i = NULL;
+	s->l.thunks = xlat_thunk_table(x);
+	s->l.has_bmi2 = __builtin_cpu_supports("bmi2");
+	s->l.first_exit = xlat_next_exit(x);
+	if (!lower_trace(&s->l, &b))
+		return NULL;
+	b.hash = xlat_hash(s->page + t->first, b.bytes);
+	return xlat_publish(x, &b, s->l.exits, s->l.exit_count, s->l.faults,
+			    s->l.fault_count);
+}
+
+/* Under the lock. Forms the trace from a copy that was in memory after its
+ * lines were protected. */
+static bool form_trace(struct vcpu *v, struct xlat_scratch *s, gpa_t gpa,
+		       const u8 *host2, gpa_t gpa2, bool *out_is_stable)
+{
+	gpa_t page = gpa & ~(PAGE_BYTES - 1);
+	const u8 *host = ram_at(v, page);
+	struct xlat_trace *t = &s->t;
+	u8 *bytes2 = s->page + PAGE_BYTES;
+
+	if (!host || !smc_page_of(v->vm->xlat, page))
+		return false;
+	for (int i = 0; i < TRANSLATE_TRIES; i++) {
+		memcpy(s->page, host, PAGE_BYTES);
+		if (host2)
+			memcpy(bytes2, host2, 16);
+		xlat_trace_build(t, s->page, host2 ? bytes2 : NULL,
+				 gpa & (PAGE_BYTES - 1), v->key, &v->features);
+		t->page = page;
+		if (!t->n)
+			return true;
+		*out_is_stable =
+			smc_protect(v, page + t->low,
+				    MIN((u32)t->end, (u32)PAGE_BYTES) - t->low);
+		if (t->page2 != XLAT_NO_GPA) {
+			t->page2 = gpa2;
+			*out_is_stable &= smc_protect(v, gpa2, 16);
+			if (memcmp(bytes2, host2, 16))
+				continue;
+		}
+		if (!memcmp(s->page + t->low, host + t->low,
+			    MIN((u32)t->end, (u32)PAGE_BYTES) - t->low))
+			return true;
+	}
+	return false;
+}
+
+/* The second page, if the instruction at va could reach into it. */
+static const u8 *next_page(struct vcpu *v, gva_t va, gpa_t *out_gpa)
+{
+	gva_t next = (va | (PAGE_BYTES - 1)) + 1;
+
+	*out_gpa = XLAT_NO_GPA;
+	if (next - va >= X86_INSN_MAX)
+		return NULL;
+	if (v->code_mode != X86_MODE_64)
+		next = (u32)next;
+	if (!soft_exec_gpa_leaf(v, next, out_gpa)) {
+		*out_gpa = XLAT_NO_GPA;
+		return NULL;
+	}
+	return ram_at(v, *out_gpa);
+}
+
+static bool translate_locked(struct vcpu *v, struct xlat_scratch *s, gva_t va,
+			     gpa_t gpa, bool *out_is_full)
+{
+	struct xlat *x = v->vm->xlat;
+	struct xlat_block *b;
+	gpa_t gpa2;
+	const u8 *host2 = next_page(v, va, &gpa2);
+	bool is_stable = true;
+
+	*out_is_full = false;
+	if (!form_trace(v, s, gpa, host2, gpa2, &is_stable) || !s->t.n)
+		return false;
+	b = emit_block(v, s, out_is_full);
+	if (b && !is_stable)
+		smc_unverified(x, b);
+	return b != NULL;
+}
+
+/* Makes the block at va; false: nothing can be translated there. Raises the
+ * fetch's page fault. */
+static bool translate(struct vcpu *v, gva_t va)
+{
+	struct xlat *x = v->vm->xlat;
+	bool is_full, ok;
+	gpa_t gpa;
+
+	if (!soft_fetch_page(v, va) || !soft_exec_gpa_leaf(v, va, &gpa))
+		return false;
+	if (!v->scratch)
+		v->scratch = malloc(sizeof(*v->scratch));
+	if (!v->scratch)
+		return false;
+	for (int i = 0; i < 2; i++) {
+		xlat_lock(x);
+		ok = translate_locked(v, v->scratch, va, gpa, &is_full);
+		xlat_unlock(x);
+		v->stats.translations++;
+		if (!is_full)
+			return ok;
+		soft_pause_all(v->vm, v);
+		xlat_flush_all(x);
+		soft_resume_all(v->vm, v);
+	}
+	return false;
+}
+
+/* ---- running ---- */
+
+static gva_t code_lin(const struct vcpu *v)
+{
+	return v->code_mode == X86_MODE_64 ? v->rip : (u32)v->rip;
+}
+
+/* Where to enter generated code for v->rip, or NULL: interpret. */
+static const void *code_for(struct vcpu *v)
+{
+	gva_t va = code_lin(v);
+	const void *code;
+
+	v->key = xlat_key(v);
+	if (v->key == XLAT_KEY_NONE)
+		return NULL;
+	code = xlat_jc_miss_leaf(v, va);
+	if (code)
+		return code;
+	if (v->code_mode == X86_MODE_64 && !soft_is_canonical(va))
+		return NULL;
+	return translate(v, va) ? xlat_jc_miss_leaf(v, va) : NULL;
+}
+
+static void enter(struct vcpu *v, const void *code)
+{
+	struct xlat *x = v->vm->xlat;
+	void (*fn)(struct vcpu *, const void *);
+	const void *thunk = xlat_code_rx(x) + xlat_thunk_table(x)[XT_ENTER];
+
+	memcpy(&fn, &thunk, sizeof(fn));
+	fn(v, code);
+	if (v->key & XLAT_KEY_32)
+		v->rip = (u32)v->rip;
+}
+
+static void run_translated(struct vcpu *v)
+{
+	const void *code = code_for(v);
+
+	if (!code) {
+		soft_interp_one(v);
+		return;
+	}
+	enter(v, code);
+	v->stats.xlat_exits[v->exit_kind]++;
+	switch (v->exit_kind) {
+	case XLAT_EXIT_INTERP:
+		soft_interp_one(v);
+		break;
+	case XLAT_EXIT_FAULT:
+		soft_raise_host_trap(v, (unsigned)v->exit_arg);
+	default:
+		break;
+	}
+}
+
+void xlat_run(struct vcpu *v)
+{
+	while (!v->is_halted) {
+		if (unlikely(v->shadow) || unlikely(soft_needs_slow_step(v)))
+			soft_interp_one(v);
+		else if (unlikely(atomic_load_explicit(&v->kick,
+						       memory_order_relaxed)))
+			return;
+		else
+			run_translated(v);
+	}
+}
+
+void xlat_run_free(struct vcpu *v)
+{
+	free(v->scratch);
+	v->scratch = NULL;
+}

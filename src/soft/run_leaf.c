@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How generated code finds the next block by itself. */
+#include "soft/xlat.h"
+
+/* An instruction may begin here and end in the next page. */
+static bool may_cross(gva_t va)
+{
+	return (va & (PAGE_BYTES - 1)) > PAGE_BYTES - X86_INSN_MAX;
+}
+
+static const struct xlat_block *crossing_block(struct vcpu *v, gva_t va,
+					       gpa_t gpa)
+{
+	gva_t next = (va | (PAGE_BYTES - 1)) + 1;
+	gpa_t gpa2;
+
+	if (v->key & XLAT_KEY_32)
+		next = (u32)next;
+	if (!soft_exec_gpa_leaf(v, next, &gpa2))
+		return NULL;
+	return xlat_find(v->vm->xlat, gpa, gpa2, v->key);
+}
+
+const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
+{
+	struct soft_space *space = v->key & XLAT_KEY_USER ? v->user : &v->super;
+	struct xlat *x = v->vm->xlat;
+	const struct xlat_block *b;
+	const void *host;
+	gpa_t gpa;
+
+	v->rip = va;
+	if (!soft_exec_gpa_leaf(v, va, &gpa))
+		return NULL;
+	b = xlat_find(x, gpa, XLAT_NO_GPA, v->key);
+	if (!b && may_cross(va))
+		b = crossing_block(v, va, gpa);
+	if (!b)
+		return NULL;
+	if (space->jc_key != v->key) {
+		soft_jc_flush(space);
+		space->jc_key = v->key;
+	}
+	host = xlat_code_rx(x) + b->entry_indirect;
+	soft_jc_insert(space, va, host);
+	v->pcbase = va & ~(PAGE_BYTES - 1);
+	return host;
+}
+
+const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index)
+{
+	struct xlat *x = v->vm->xlat;
+	u32 block;
+
+	xlat_lock(x);
+	v->rip = v->pcbase + xlat_exit_target(x, exit_index);
+	block = xlat_link(x, exit_index);
+	xlat_unlock(x);
+	if (!block)
+		return NULL;
+	return xlat_code_rx(x) + xlat_block_get(x, block)->entry_indirect;
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The glue between C and generated code, emitted when the VM starts so that
+ * it lies within reach of all generated code.
+ *
+ * THEORY. Generated code runs with RSP = struct vcpu. A call pushes below it,
+ * onto the leaf stack; leaf functions (general registers only) keep the
+ * guest's SIMD registers, and the C calling convention keeps guest registers
+ * that live in RBX, RBP and R12-R15. So a slow path saves seven registers and
+ * an exit saves everything.
+ *
+ * XMM registers and MXCSR go to the XSAVE image, where the interpreter has
+ * them; x87 stays in the host's FPU in both worlds (fpu.c).
+ */
+#include "soft/thunks.h"
+
+#include <stdlib.h>
+
+#include "soft/leaf.h"
+#include "soft/lower.h"
+
+#define OFF_XMM(n)    (ENV_OFF(xsave) + 160 + 16 * (i32)(n))
+#define OFF_YMM(n)    (ENV_OFF(xsave) + 576 + 16 * (i32)(n))
+#define OFF_MXCSR     (ENV_OFF(xsave) + 24)
+#define MXCSR_DEFAULT 0x1f80
+
+static const u8 callee_saved[] = {H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15};
+
+struct thunks {
+	struct emit e;
+	bool has_avx;
+	u32 *at; /* by enum xlat_thunk */
+};
+
+static void begin(struct thunks *t, enum xlat_thunk k)
+{
+	e_align(&t->e, 16);
+	t->at[k] = t->e.pos;
+}
+
+static void push(struct emit *e, unsigned r)
+{
+	if (r >= 8)
+		e_b(e, 0x41);
+	e_b(e, 0x50 | (r & 7));
+}
+static void pop(struct emit *e, unsigned r)
+{
+	if (r >= 8)
+		e_b(e, 0x41);
+	e_b(e, 0x58 | (r & 7));
+}
+
+/* `depth`: how many bytes RSP is below struct vcpu. */
+static struct emem env_at(i32 off, i32 depth)
+{
+	return m_env(off + depth);
+}
+
+static void store_gprs(struct thunks *t, u32 which, i32 depth)
+{
+	for (unsigned g = 0; g < 16; g++)
+		if (xlat_host_of[g] != H_NONE && which & 1u << g)
+			e_store(&t->e, 8,
+				env_at(ENV_OFF(gpr) + 8 * (i32)g, depth),
+				xlat_host_of[g]);
+}
+
+static void load_gprs(struct thunks *t, u32 which, i32 depth)
+{
+	for (unsigned g = 0; g < 16; g++)
+		if (xlat_host_of[g] != H_NONE && which & 1u << g)
+			e_load(&t->e, 8, xlat_host_of[g],
+			       env_at(ENV_OFF(gpr) + 8 * (i32)g, depth));
+}
+
+/* VEX.256.pp.map.W0 op ymm, [rsp + disp32], imm8 if imm >= 0 */
+static void vex_env(struct emit *e, u8 map, u8 pp, bool is_256, u8 op,
+		    unsigned reg, unsigned vvvv, i32 disp, int imm)
+{
+	struct emem m = m_env(disp);
+
+	e_b(e, 0xc4);
+	e_b(e, (reg < 8 ? 0x80 : 0) | 0x60 | map);
+	e_b(e, (~vvvv & 15) << 3 | (is_256 ? 4 : 0) | pp);
+	e_b(e, op);
+	e_modrm_mem(e, reg, &m);
+	if (imm >= 0)
+		e_b(e, (u8)imm);
+}
+
+static void load_simd(struct thunks *t)
+{
+	struct emit *e = &t->e;
+
+	for (unsigned r = 0; r < 16; r++) {
+		if (!t->has_avx) {
+			e_op_rm(e, 4, 0x0f10, r, m_env(OFF_XMM(r)));
+			continue;
+		}
+		vex_env(e, 1, 0, false, 0x10, r, 0, OFF_XMM(r), -1);
+		vex_env(e, 3, 1, true, 0x18, r, r, OFF_YMM(r), 1);
+	}
+	e_op_rm(e, 4, 0x0fae, 2, m_env(OFF_MXCSR)); /* ldmxcsr */
+}
+
+static void store_simd(struct thunks *t)
+{
+	struct emit *e = &t->e;
+
+	for (unsigned r = 0; r < 16; r++) {
+		if (!t->has_avx) {
+			e_op_rm(e, 4, 0x0f11, r, m_env(OFF_XMM(r)));
+			continue;
+		}
+		vex_env(e, 1, 0, false, 0x11, r, 0, OFF_XMM(r), -1);
+		vex_env(e, 3, 1, true, 0x19, r, 0, OFF_YMM(r), 1);
+	}
+	e_op_rm(e, 4, 0x0fae, 3, m_env(OFF_MXCSR)); /* stmxcsr */
+	e_mov_mi(e, 4, m_env(-8), MXCSR_DEFAULT);
+	e_op_rm(e, 4, 0x0fae, 2, m_env(-8));
+	if (t->has_avx)
+		e_bytes(e, (const u8[]){0xc5, 0xf8, 0x77}, 3);
+}
+
+/* GS.base = v->user; destroys RAX. The engine requires FSGSBASE. */
+static void load_gs(struct thunks *t, i32 depth)
+{
+	e_load(&t->e, 8, S0, env_at(ENV_OFF(user), depth));
+	e_bytes(&t->e, (const u8[]){0xf3, 0x48, 0x0f, 0xae, 0xd8}, 5);
+}
+
+static void make_enter(struct thunks *t)
+{
+	struct emit *e = &t->e;
+
+	begin(t, XT_ENTER);
+	for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++)
+		push(e, callee_saved[i]);
+	e_store(e, 8, m_b(H_RDI, ENV_OFF(host_rsp)), H_RSP);
+	e_mov(e, 8, H_RSP, H_RDI);
+	e_store(e, 8, m_env(ENV_OFF(exit_arg)), H_RSI);
+	load_gs(t, 0);
+	load_simd(t);
+	load_gprs(t, 0xffff, 0);
+	e_op_rm(e, 4, 0xff, 4, m_env(ENV_OFF(exit_arg)));
+}
+
+static void make_exit(struct thunks *t)
+{
+	struct emit *e = &t->e;
+
+	begin(t, XT_KICK_VA);
+	e_mov_ri(e, S1, XLAT_EXIT_KICK);
+	u32 to_va = e_jmp(e, 0);
+
+	begin(t, XT_EXIT);
+	e_alu_rm(e, 8, ALU_ADD, S0, m_env(ENV_OFF(pcbase)));
+	t->at[XT_EXIT_VA] = e->pos;
+	e_patch(e, to_va, e->pos);
+	e_store(e, 8, m_env(ENV_OFF(rip)), S0);
+	e_store(e, 4, m_env(ENV_OFF(exit_kind)), S1);
+	t->at[XT_EXIT_KEEP] = e->pos;
+	store_gprs(t, 0xffff, 0);
+	store_simd(t);
+	e_load(e, 8, H_RSP, m_env(ENV_OFF(host_rsp)));
+	for (unsigned i = ARRAY_SIZE(callee_saved); i-- > 0;)
+		pop(e, callee_saved[i]);
+	e_b(e, 0xc3);
+}
+
+static void make_fault(struct thunks *t)
+{
+	begin(t, XT_FAULT);
+	e_store(&t->e, 8, m_env(ENV_OFF(exit_arg)), S0);
+	e_mov_mi(&t->e, 4, m_env(ENV_OFF(exit_kind)), XLAT_EXIT_FAULT);
+	e_jmp(&t->e, t->at[XT_EXIT_KEEP]);
+}
+
+static void call_c(struct thunks *t, const void *fn)
+{
+	e_mov_ri(&t->e, S0, (u64)(uintptr_t)fn);
+	e_op_rr(&t->e, 4, 0xff, 2, S0);
+}
+
+/* How a COLD_LOOKUP calls: RAX = va - tag, RCX = byte offset of the entry;
+ * behind the call a jmp rel32 back, then the guest offset. Comes back with
+ * RAX = va. */
+static void make_slow(struct thunks *t, enum xlat_thunk k, bool is_write,
+		      bool is_user)
+{
+	struct emit *e = &t->e;
+	i32 tag = is_write ? offsetof(struct soft_tlb_entry, tag_w)
+			   : offsetof(struct soft_tlb_entry, tag_r);
+	struct emem m = m_bi(ENV, S1, 0, ENV_OFF(super.tlb) + tag + 8);
+	u32 fail;
+
+	if (is_user) {
+		m = m_b(S1, (i32)offsetof(struct soft_space, tlb) + tag);
+		m.is_gs = true;
+	}
+	begin(t, k);
+	e_alu_rm(e, 8, ALU_ADD, S0, m);
+	store_gprs(t, XLAT_CALLER_SAVED, 8);
+	push(e, S0); /* keeps va, and aligns */
+	e_lea(e, 8, H_RDI, m_b(ENV, 16));
+	e_mov(e, 8, H_RSI, S0);
+	e_mov_ri(e, H_RDX, is_write ? SOFT_W : SOFT_R);
+	call_c(t, (const void *)soft_tlb_fill_leaf);
+	load_gprs(t, XLAT_CALLER_SAVED, 16);
+	e_op_rr(e, 1, 0x84, S0, S0);
+	pop(e, S0);
+	fail = e_jcc(e, CC_E, 0);
+	e_b(e, 0xc3);
+	e_patch(e, fail, e->pos);
+	pop(e, S1);
+	e_op_rm(e, 4, 0x0fb7, S0, m_b(S1, 5));
+	e_mov_ri(e, S1, XLAT_EXIT_INTERP);
+	e_jmp(e, t->at[XT_EXIT]);
+}
+
+/* Calls a leaf that returns where to jump, or NULL with v->rip set. The
+ * second argument is in `arg`. */
+static void jump_by_leaf(struct thunks *t, const void *fn, unsigned arg)
+{
+	struct emit *e = &t->e;
+	u32 fail;
+
+	store_gprs(t, XLAT_CALLER_SAVED, 0);
+	e_mov(e, 8, H_RSI, arg);
+	e_mov(e, 8, H_RDI, ENV);
+	call_c(t, fn); /* RSP is aligned here */
+	load_gprs(t, XLAT_CALLER_SAVED, 0);
+	e_op_rr(e, 8, 0x85, S0, S0);
+	fail = e_jcc(e, CC_E, 0);
+	e_op_rr(e, 4, 0xff, 4, S0);
+	e_patch(e, fail, e->pos);
+	e_mov_mi(e, 4, m_env(ENV_OFF(exit_kind)), XLAT_EXIT_LOOKUP);
+	e_jmp(e, t->at[XT_EXIT_KEEP]);
+}
+
+static void make_jumps(struct thunks *t)
+{
+	struct emit *e = &t->e;
+
+	begin(t, XT_JC_MISS);
+	jump_by_leaf(t, (const void *)xlat_jc_miss_leaf, S0);
+	begin(t, XT_CHAIN);
+	e_b(e, 0x9f); /* lahf */
+	e_op_rr(e, 1, 0x0f90 | CC_O, 0, S0);
+	e_store(e, 2, m_env(ENV_OFF(aflags)), S0);
+	jump_by_leaf(t, (const void *)xlat_exit_leaf, S1);
+}
+
+/* A leaf operation, see lower_leaf() and leaf.h. */
+static void make_leaf(struct thunks *t, enum xlat_thunk k, const void *fn)
+{
+	struct emit *e = &t->e;
+	u32 not_done, not_jump, leave;
+
+	begin(t, k);
+	store_gprs(t, 0xffff, 8);
+	e_op_rr(e, 4, 0x0fb7, H_RDX, S0); /* movzx edx, ax */
+	e_shift_ri(e, 4, 5, S0, 16);
+	e_alu_rm(e, 8, ALU_ADD, H_RDX, env_at(ENV_OFF(pcbase), 8));
+	e_store(e, 8, env_at(ENV_OFF(rip), 8), H_RDX);
+	e_alu_rr(e, 8, ALU_ADD, H_RDX, S0);
+	e_store(e, 8, env_at(ENV_OFF(next_rip), 8), H_RDX);
+	e_lea(e, 8, H_RDI, m_b(ENV, 8));
+	e_mov(e, 4, H_RSI, S1);
+	push(e, S0); /* aligns */
+	call_c(t, fn);
+	pop(e, S1);
+	load_gprs(t, 0xffff, 8);
+	e_op_rr(e, 4, 0x85, S0, S0);
+	not_done = e_jcc(e, CC_NE, 0);
+	e_b(e, 0xc3);
+
+	e_patch(e, not_done, e->pos);
+	pop(e, S1); /* nobody returns */
+	e_alu_ri(e, 4, ALU_CMP, S0, LEAF_JUMP);
+	not_jump = e_jcc(e, CC_NE, 0);
+	load_gs(t, 0);
+	e_load(e, 8, S0, m_env(ENV_OFF(rip)));
+	e_jmp(e, t->at[XT_JC_MISS]);
+
+	e_patch(e, not_jump, e->pos);
+	e_alu_ri(e, 4, ALU_CMP, S0, LEAF_T0);
+	e_mov_mi(e, 4, m_env(ENV_OFF(exit_kind)), XLAT_EXIT_LOOKUP);
+	leave = e_jcc(e, CC_NE, t->at[XT_EXIT_KEEP]);
+	e_mov_mi(e, 4, m_env(ENV_OFF(exit_kind)), XLAT_EXIT_INTERP);
+	e_jmp(e, t->at[XT_EXIT_KEEP]);
+	(void)leave;
+}
+
+void xlat_make_thunks(struct xlat *x)
+{
+	struct thunks t = {
+		.e = {.rw = xlat_code_rw(x), .end = XLAT_THUNK_BYTES},
+		.has_avx = __builtin_cpu_supports("avx"),
+		.at = xlat_thunk_table(x),
+	};
+
+	make_enter(&t);
+	make_exit(&t);
+	make_fault(&t);
+	make_slow(&t, XT_SLOW_R_SUPER, false, false);
+	make_slow(&t, XT_SLOW_W_SUPER, true, false);
+	make_slow(&t, XT_SLOW_R_USER, false, true);
+	make_slow(&t, XT_SLOW_W_USER, true, true);
+	make_jumps(&t);
+	make_leaf(&t, XT_LEAF_STR, (const void *)soft_str_leaf);
+	ASSERT(!t.e.is_full);
+}

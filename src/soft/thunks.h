@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thunks: hand-written pieces between C and generated code.
+ *
+ * "leaves" means: stores the guest's registers into struct vcpu and returns
+ * from xlat_enter(). Unless said otherwise, flags are in v->aflags.
+ */
+#pragma once
+
+#include "base/types.h"
+
+enum xlat_thunk {
+	XT_ENTER,     /* C: void (struct vcpu *, const void *code) */
+	XT_EXIT,      /* EAX page offset, ECX exit kind: leaves */
+	XT_EXIT_VA,   /* RAX linear address, ECX exit kind: leaves */
+	XT_EXIT_KEEP, /* v->rip and v->exit_kind are set: leaves */
+	XT_KICK_VA,   /* RAX linear address: leaves with XLAT_EXIT_KICK */
+	XT_CHAIN,     /* ECX exit index, flags in RFLAGS: jumps on, or leaves */
+	XT_JC_MISS,   /* RAX linear address: jumps on, or leaves */
+	XT_FAULT,     /* v->rip is set, RAX the trap: leaves */
+	/* Called by COLD_LOOKUP, see there. */
+	XT_SLOW_R_SUPER,
+	XT_SLOW_W_SUPER,
+	XT_SLOW_R_USER,
+	XT_SLOW_W_USER,
+	/* Leaf functions: EAX page offset | length << 16, ECX argument.
+	 * See lower_leaf(). */
+	XT_LEAF_STR,
+	XT_COUNT,
+};
+
+struct xlat;
+/* Emits them at the start of x's code memory. */
+void xlat_make_thunks(struct xlat *x);
