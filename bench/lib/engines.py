@@ -293,7 +293,8 @@ class Qemu(Engine):
                 # Shared, as Skerry's: RssShmem is the guest's memory, and
                 # the rest is what the VMM takes beside it.
                 "memory-backend-memfd,id=ram,share=on,size=%dM" %
-                self.memory_mib, "-machine", "memory-backend=ram", "-nodefaults", "-no-user-config",
+                self.memory_mib, "-machine", "memory-backend=ram",
+                "-nodefaults", "-no-user-config",
                 "-no-reboot", "-display", "none", "-netdev", "user,id=n0",
                 "-device", "virtio-net-pci,netdev=n0,romfile=", "-device",
                 "virtio-rng-pci", "-chardev", sock % ("console", "console"),
@@ -301,7 +302,8 @@ class Qemu(Engine):
         if with_work:
             # Skerry's machine reads the same file and has it locked.
             args += ["-drive", "if=none,id=d1,format=raw,readonly=on,"
-                     "file.locking=off,file.filename=" + assets.work_disk, "-device", "virtio-blk-pci,drive=d1",
+                     "file.locking=off,file.filename=" + assets.work_disk,
+                     "-device", "virtio-blk-pci,drive=d1",
                      "-chardev", sock % ("agent", "agent"), "-device",
                      "virtio-serial-pci", "-device",
                      "virtserialport,chardev=agent,name=bench"]

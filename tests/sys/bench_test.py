@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark harness itself: its options, and the arithmetic of the table
 and the plot on measurements that were made up. Nothing is measured here."""
-import json, math, os, re, subprocess, sys
+import argparse, importlib.machinery, importlib.util, io, json, math, os, re
+import subprocess, sys
 import xml.etree.ElementTree as xml
 
 from guest import Suite, has, same, tmp, top
@@ -145,6 +146,100 @@ def the_plot_is_well_formed_and_bars_grow_with_the_logarithm():
     assert abs((blue[4] - blue[0]) * 2 - step) < 0.5, blue
 
 
+def load_run():
+    """bench/run as a module."""
+    loader = importlib.machinery.SourceFileLoader("bench_run", RUN)
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader("bench_run", loader))
+    sys.dont_write_bytecode = True
+    loader.exec_module(module)
+    return module
+
+
+def play(script, engines=("native", "skerry"), reps=1):
+    """bench/run's loop over engines that answer as the script says:
+    script[engine, workload] is (exit, output), or "hang", or "gone". Returns
+    ({(workload, engine, rep): status}, starts of each engine, its ends)."""
+    run = load_run()
+    starts, ends = [], []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+
+        def start(self, **more):
+            starts.append(self.name)
+            if script.get((self.name, "boot")) == "gone":
+                raise run.engines.Gone("no boot")
+
+        def run(self, command, limit):
+            name = re.search(r"\((\w+)\)", command).group(1)
+            answer = script[self.name, name]
+            if answer == "hang":
+                raise run.engines.Hang("no answer in time")
+            if answer == "gone":
+                raise run.engines.Gone("the machine ended")
+            return {"exit": answer[0], "output": answer[1], "cpu_s": 1.0}
+
+        def end(self):
+            ends.append(self.name)
+
+    run.engines.engines = {
+        e: (lambda name: lambda memory_mib: Fake(name))(e) for e in engines}
+    run.assets.say = lambda text: None
+    names = list(dict.fromkeys(w for _, w in script if w != "boot"))
+    options = argparse.Namespace(
+        reps=reps, engines=list(engines), limit=9, memory=1024,
+        skerry_engine="soft", workloads=[
+            run.catalog.Workload(n, "integer", n, False) for n in names])
+    out = io.StringIO()
+    lines = run.measure_all(options, out)
+    same([json.loads(x) for x in out.getvalue().splitlines()], lines)
+    return ({(m["workload"], m["engine"], m["rep"]): m["status"]
+             for m in lines}, starts, ends)
+
+
+def an_answer_unlike_the_native_one_is_wrong():
+    got, _, _ = play({("native", "a"): (0, "1"), ("skerry", "a"): (0, "2"),
+                      ("native", "b"): (0, "3"), ("skerry", "b"): (0, "3")})
+    same(got, {("a", "native", 0): "ok", ("a", "skerry", 0): "WRONG",
+               ("b", "native", 0): "ok", ("b", "skerry", 0): "ok"})
+
+
+def statuses_of_workloads_are_told_apart():
+    got, _, _ = play({("native", "a"): (0, "1"), ("skerry", "a"): (999, ""),
+                      ("native", "b"): (0, "1"), ("skerry", "b"): (77, ""),
+                      ("native", "c"): (0, "1"), ("skerry", "c"): (139, ""),
+                      ("native", "d"): (77, ""), ("skerry", "d"): (0, "1")})
+    same([got[w, "skerry", 0] for w in "abcd"],
+         ["timeout", "n/a", "failed", "n/a"])
+
+
+def a_guest_that_hangs_is_ended_and_the_others_results_stay():
+    got, starts, ends = play(
+        {("native", "a"): (0, "1"), ("skerry", "a"): (0, "1"),
+         ("native", "b"): (0, "1"), ("skerry", "b"): "hang",
+         ("native", "c"): (0, "1"), ("skerry", "c"): "gone",
+         ("native", "d"): (0, "1"), ("skerry", "d"): (0, "1")}, reps=2)
+    same([got.get((w, "skerry", 0)) for w in "abcd"],
+         ["ok", "timeout", "failed", "ok"])
+    same([got.get((w, "skerry", 1)) for w in "abcd"],
+         ["ok", None, "failed", "ok"])  # what hung is not tried again
+    same(starts.count("skerry"), 4)
+    same(ends.count("skerry"), 4)
+    same(ends.count("native"), 1)
+
+
+def an_engine_that_does_not_boot_is_given_up():
+    script = {("skerry", "boot"): "gone"}
+    for w in "abcde":
+        script["native", w] = script["skerry", w] = (0, "1")
+    got, starts, ends = play(script)
+    same({got[w, "skerry", 0] for w in "abcde"}, {"failed"})
+    same({got[w, "native", 0] for w in "abcde"}, {"ok"})
+    same((starts.count("skerry"), ends.count("skerry")), (2, 2))
+
+
 def wrong_options_of_the_other_tools_end_with_status_2():
     for tool, args, words in [
             ("boot", ["--engine", "bochs"], "--engine"),
@@ -168,6 +263,10 @@ for test in (list_names_at_least_26_workloads_in_four_groups,
              a_bad_run_is_shown_and_is_in_no_mean,
              wrong_stands_before_every_other_word,
              the_plot_is_well_formed_and_bars_grow_with_the_logarithm,
+             an_answer_unlike_the_native_one_is_wrong,
+             statuses_of_workloads_are_told_apart,
+             a_guest_that_hangs_is_ended_and_the_others_results_stay,
+             an_engine_that_does_not_boot_is_given_up,
              wrong_options_of_the_other_tools_end_with_status_2):
     suite.check(test)
 suite.end()
