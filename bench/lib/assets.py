@@ -265,14 +265,30 @@ def need_work():
         f.write(stamp)
 
 
-def prepare(engines):
-    """Everything that runs in these engines need; one process at a time."""
+def only_one():
+    """Takes build/bench for this process until the returned file is closed:
+    benchmarks beside each other measure each other. Folders of machines that
+    a killed one left are removed."""
     os.makedirs(home, exist_ok=True)
+    lock = open(os.path.join(home, "lock"), "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Missing("another benchmark runs in %s: wait for it" % home)
+    for engine in ("native", "skerry", "qemu"):
+        for folder in glob.glob(os.path.join(home, engine + "-*")):
+            shutil.rmtree(folder, ignore_errors=True)
+    return lock
+
+
+def prepare(engines):
+    """Everything that runs in these engines need. Keep what it returns: see
+    only_one."""
     if not os.access(skerry, os.X_OK):
         raise Missing("%s is not built: run make" % skerry)
-    with open(os.path.join(home, "lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if "qemu" in engines:
-            need_program("qemu-system-x86_64", "qemu-system-x86")
-        need_root()
-        need_work()
+    lock = only_one()
+    if "qemu" in engines:
+        need_program("qemu-system-x86_64", "qemu-system-x86")
+    need_root()
+    need_work()
+    return lock

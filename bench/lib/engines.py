@@ -332,16 +332,29 @@ class Qemu(Engine):
                        lambda: self.process.poll() is not None)
 
     def attach(self):
-        """Root logs in on the console without a password and starts it."""
         self.channel = self.connect("agent")
-        self.console.send("root")
-        # $((1)): what the terminal echoes is not what the shell prints.
-        time.sleep(1)
-        self.console.send("echo in-$((1))")
-        self.console.until(b"in-1", 300, "shell on the console")
+        self.log_in()
         self.console.send(
             SETUP + "exec /bench/bin/agent /dev/virtio-ports/bench")
         self.channel.until(b"ready\n", 300, "agent")
+
+    def log_in(self):
+        """Root, who has no password, on the console; after `login:`. What is
+        typed while login starts is thrown away, so it is typed again."""
+        self.console.send("root")
+        end = time.monotonic() + 300
+        while True:
+            try:
+                # $((1)): what the terminal echoes is not what sh prints.
+                self.console.until(b"in-1", 4, "shell on the console")
+                return
+            except Gone:
+                raise
+            except Hang:
+                if time.monotonic() > end:
+                    raise
+            at_login = self.console.seen.rstrip().endswith(b"login:")
+            self.console.send("root" if at_login else "echo in-$((1))")
 
     def cpu_ns(self):
         try:
