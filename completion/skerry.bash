@@ -20,7 +20,7 @@ _skerry()
 		case $verb in
 		run|launch)
 			words=$("$bin" image list | awk 'NR > 1 {print $1}') ;;
-		exec|shell|console|stop|delete)
+		info|exec|shell|console|stop|delete)
 			words=$("$bin" list | awk 'NR > 1 {print $1}') ;;
 		esac
 	fi

@@ -26,6 +26,10 @@ const struct control_method_row control_methods[CONTROL_METHOD_COUNT] = {
 		0, CONTROL_FDS_MAX},
 	[CONTROL_STATUS] = {
 		"status", "{}", "", "struct control_status", 0, 0},
+	[CONTROL_STATISTICS] = {
+		"statistics", "{}", "",
+		"{cpu_ns, counters: [{group, name, value, unit, help}]}; unit "
+		"is count, bytes or ns", 0, 0},
 	[CONTROL_EVENTS_SUBSCRIBE] = {
 		"events.subscribe", "{}", "",
 		"{}; agent-ready is sent at once when it was already", 0, 0},

@@ -8,6 +8,7 @@
 #include "base/nearest.h"
 #include "cli/exec_options.h"
 #include "cli/image_options.h"
+#include "cli/info_options.h"
 #include "cli/machine_options.h"
 #include "cli/stop_options.h"
 
@@ -28,6 +29,9 @@ const struct cli_verb cli_verbs[] = {
 	 run_options, sizeof(struct machine_options), machine_options_init,
 	 verb_launch},
 	{"list", "", "list the machines", no_options, 0, NULL, verb_list},
+	{"info", "[--engine] [--json] NAME",
+	 "show a machine's state or its engine's counters",
+	 info_options, sizeof(struct info_options), NULL, verb_info},
 	{"exec", "NAME -- CMD…", "run a command in a machine",
 	 exec_options, sizeof(struct exec_options), NULL, verb_exec},
 	{"shell", "NAME", "open a login shell in a machine",

@@ -5,12 +5,14 @@
 #include "cli/cli.h"
 
 extern const struct cli_option run_options[], launch_options[], list_options[],
+	info_options[],
 	exec_options[], shell_options[], console_options[], stop_options[],
 	delete_options[], image_build_options[], no_options[];
 
 int verb_run(void *values, struct cli_args *args);
 int verb_launch(void *values, struct cli_args *args);
 int verb_list(void *values, struct cli_args *args);
+int verb_info(void *values, struct cli_args *args);
 int verb_exec(void *values, struct cli_args *args);
 int verb_shell(void *values, struct cli_args *args);
 int verb_console(void *values, struct cli_args *args);

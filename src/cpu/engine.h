@@ -57,9 +57,18 @@ struct engine_probe {
 	char reason[256]; /* one line, also when usable */
 };
 
+enum engine_stat_unit {
+	ENGINE_STAT_COUNT,
+	ENGINE_STAT_BYTES,
+	ENGINE_STAT_NS, /* of CPU time: shown as a share, too */
+};
+
 struct engine_stat {
 	const char *name; /* "instructions", "tlb-misses", … */
 	u64 value;
+	const char *group; /* "guest", "slow paths", …: stay together */
+	const char *help;  /* one line: what is counted */
+	enum engine_stat_unit unit;
 };
 
 struct engine_ops {

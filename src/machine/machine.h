@@ -63,7 +63,7 @@ struct machine_info {
 	const char *engine;	 /* "soft" */
 	char engine_reason[256]; /* why it was chosen */
 	u64 cpu_ns;		 /* of the whole process */
-	struct engine_stat stats[48];
+	struct engine_stat stats[128];
 	size_t stat_count;
 };
 void machine_info(struct machine *m, struct machine_info *out);

@@ -553,5 +553,7 @@ void soft_vcpu_reset(struct vcpu *v, bool is_init);
 int soft_vcpu_get(struct vcpu *v, struct vcpu_state *out, struct err *err);
 int soft_vcpu_set(struct vcpu *v, const struct vcpu_state *in,
 		  struct err *err);
+/* stats.c */
+size_t soft_stats(struct engine_vm *vm, struct engine_stat *out, size_t n);
 void soft_vcpu_attach(struct vcpu *v);
 enum vcpu_exit soft_vcpu_run(struct vcpu *v, struct err *err);

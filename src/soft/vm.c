@@ -295,79 +295,6 @@ static int inject_nmi(struct vcpu *v)
 	return 0;
 }
 
-/* ---- counters ---- */
-
-#define STAT(label, field)                                                     \
-	{                                                                      \
-		label, offsetof(struct vcpu, field)                            \
-	}
-static const struct {
-	const char *name;
-	size_t offset;
-} stat_table[] = {
-	STAT("instructions", instructions),
-	STAT("tlb-misses", stats.tlb_misses),
-	STAT("mmio", stats.mmio),
-	STAT("pio", stats.pio),
-	STAT("exceptions", stats.exceptions),
-	STAT("interrupts", stats.interrupts),
-	STAT("halts", stats.halts),
-	STAT("icache-misses", stats.icache_misses),
-	STAT("stub-misses", stats.stub_misses),
-	STAT("cr3-writes", stats.cr3_writes),
-};
-
-#undef STAT
-#define STAT(label, field)                                                     \
-	{                                                                      \
-		label, offsetof(struct xlat_stats, field)                      \
-	}
-static const struct {
-	const char *name;
-	size_t offset;
-} xlat_stat_table[] = {
-	STAT("blocks", blocks),
-	STAT("dead-blocks", dead_blocks),
-	STAT("code-bytes", code_bytes),
-	STAT("translated-bytes", guest_bytes),
-	STAT("translated-instructions", guest_insns),
-	STAT("links", links),
-	STAT("cache-flushes", flushes),
-	STAT("invalidations", invalidated),
-	STAT("revokes", revokes),
-	STAT("verify-failures", verify_failures),
-};
-
-static u64 vcpu_sum(const struct engine_vm *vm, size_t offset)
-{
-	u64 sum = 0;
-
-	for (u32 c = 0; c < VCPUS_MAX; c++)
-		if (vm->vcpus[c])
-			sum += *(const u64 *)((const u8 *)vm->vcpus[c] +
-					      offset);
-	return sum;
-}
-
-static size_t stats(struct engine_vm *vm, struct engine_stat *out, size_t n)
-{
-	struct xlat_stats xs;
-	size_t at = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(stat_table) && at < n; i++)
-		out[at++] = (struct engine_stat){
-			stat_table[i].name, vcpu_sum(vm, stat_table[i].offset)};
-	if (!vm->xlat)
-		return at;
-	xlat_get_stats(vm->xlat, &xs);
-	for (size_t i = 0; i < ARRAY_SIZE(xlat_stat_table) && at < n; i++)
-		out[at++] = (struct engine_stat){
-			xlat_stat_table[i].name,
-			*(const u64 *)((const u8 *)&xs +
-				       xlat_stat_table[i].offset)};
-	return at;
-}
-
 const struct engine_ops engine_soft = {
 	.name = "soft",
 	.probe = probe,
@@ -384,5 +311,5 @@ const struct engine_ops engine_soft = {
 	.msi = soft_apic_msi,
 	.set_extint = set_extint,
 	.inject_nmi = inject_nmi,
-	.stats = stats,
+	.stats = soft_stats,
 };

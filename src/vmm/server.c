@@ -72,6 +72,13 @@ static int method_status(struct vmm *v, struct client *c, json_t *params,
 	return 0;
 }
 
+static int method_statistics(struct vmm *v, struct client *c, json_t *params,
+			     int *fds, json_t **out_result, struct err *err)
+{
+	*out_result = vmm_statistics(v);
+	return 0;
+}
+
 static void send_event(struct client *c, json_t *event)
 {
 	if (control_send(c->fd, event, NULL, 0, NULL) < 0)
@@ -147,6 +154,7 @@ static int method_reset(struct vmm *v, struct client *c, json_t *params,
 static const method_fn methods[CONTROL_METHOD_COUNT] = {
 	[CONTROL_MACHINE_CREATE] = method_create,
 	[CONTROL_STATUS] = method_status,
+	[CONTROL_STATISTICS] = method_statistics,
 	[CONTROL_EVENTS_SUBSCRIBE] = method_subscribe,
 	[CONTROL_CONSOLE_ATTACH] = method_console,
 	[CONTROL_VSOCK_CONNECT] = method_vsock,

@@ -48,3 +48,28 @@ void vmm_log_statistics(struct vmm *v)
 	log_info("statistics: %s", buf_str(&line));
 	buf_fini(&line);
 }
+
+json_t *vmm_statistics(struct vmm *v)
+{
+	static const char *const units[] = {
+		[ENGINE_STAT_COUNT] = "count",
+		[ENGINE_STAT_BYTES] = "bytes",
+		[ENGINE_STAT_NS] = "ns",
+	};
+	json_t *counters = json_array();
+	struct machine_info info;
+
+	machine_info(v->machine, &info);
+	for (size_t i = 0; i < info.stat_count; i++) {
+		const struct engine_stat *s = &info.stats[i];
+
+		json_array_append_new(
+			counters,
+			json_pack("{s:s, s:s, s:I, s:s, s:s}", "group",
+				  s->group, "name", s->name, "value",
+				  (json_int_t)s->value, "unit", units[s->unit],
+				  "help", s->help));
+	}
+	return json_pack("{s:I, s:o}", "cpu_ns", (json_int_t)info.cpu_ns,
+			 "counters", counters);
+}

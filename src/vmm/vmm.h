@@ -63,6 +63,7 @@ json_t *ready_event(const struct vmm *v); /* "agent-ready" */
 /* statistics.c */
 u64 vmm_status_kib(const struct vmm *v, const char *field);
 void vmm_log_statistics(struct vmm *v);
+json_t *vmm_statistics(struct vmm *v); /* the answer to "statistics" */
 
 /* main.c: ends the process; the first reason counts. */
 void vmm_exit(struct vmm *v, enum control_exit reason, int status,

@@ -3,7 +3,7 @@
 """The sandbox of a running machine, seen from outside, and that machines of
 each kind still work in it (disks and a network in use: debian_test.py). What the filter refuses is tested call by call in
 src/vmm/sandbox_test.c."""
-import re
+import json, re
 
 from guest import *
 
@@ -59,6 +59,19 @@ def a_running_machine_is_confined_and_never_w_and_x():
         has(text, "NoNewPrivs:\t1\n")
     with open("/proc/%d/limits" % pid) as f:
         assert re.search(r"core file size +0 +0", f.read())
+    status, out, err = run("info", "conf", env=env)
+    same((status, err), (0, ""))
+    assert re.search(r"^pid +%d$" % pid, out, re.M), out
+    status, out, err = run("info", "--engine", "--json", "conf", env=env)
+    same((status, err), (0, ""))
+    counters = {c["name"]: c for c in json.loads(out)["counters"]}
+    assert counters["tlb-misses"]["value"] > 1000, out
+    assert all(c["group"] and c["help"] and c["unit"] in (
+        "count", "bytes", "ns") for c in counters.values()), out
+    status, out, err = run("info", "--engine", "conf", env=env)
+    for name, c in counters.items():
+        has(out, name)
+        has(out, c["help"])
     maps = mappings(pid)
     same([m for m in maps if "w" in m[1] and "x" in m[1]], [])
     code = [m for m in maps if "skerry-code" in m[2]]
