@@ -7,7 +7,7 @@
  * bytes clock			-> clock REALTIME_NS MONOTONIC_NS quit
  *
  * STATUS is an exit status, 128 + a signal, or 999 when the limit ended it.
- * The command runs under sh in /tmp, in a process group of its own; its times
+ * The command runs under bash in /tmp, in a process group of its own; its times
  * are those of its whole process tree. The channel is stdin and stdout, or a
  * character device (a virtio-serial port).
  */
@@ -108,7 +108,8 @@ static void child(const char *command, int output)
 	dup2(output, 1);
 	dup2(output, 2);
 	if (chdir("/tmp") == 0)
-		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+		execl("/bin/bash", "bash", "-o", "pipefail", "-c", command,
+		      (char *)NULL);
 	_exit(127);
 }
 
