@@ -3,7 +3,7 @@ BUILD := build
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: all test fuzz format run bench bench-quick install setup clean
+.PHONY: all test test-guest fuzz format run bench bench-quick install setup clean
 all: setup
 	@ninja -C $(BUILD) --quiet
 
@@ -14,6 +14,11 @@ setup:
 test: setup
 	@scripts/setup test
 	@tests/run --all
+
+# Programs of Debian's packages in Debian guests: docs/instruction-tests.md.
+test-guest: setup
+	@scripts/setup guest
+	@tests/run --guest
 
 # Each fuzz target for FUZZ_SECONDS (20 unless set) under libFuzzer.
 fuzz: setup

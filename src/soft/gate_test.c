@@ -538,6 +538,29 @@ static void iret_to_ring_3_loads_the_stack_and_hides_segments(void **state)
 	tv_free(t);
 }
 
+static void iret_to_ring_3_clears_the_rpl_of_null_selectors(void **state)
+{
+	static const u8 segs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
+	struct testvm *t = setup_ring(0);
+	struct vcpu *v = t->v;
+
+	TV_CODE_AT(t, TV_CODE, 0xcf);
+	push_frame(t, 0x5000, TV_CS3, X86_FL_IF | X86_FL_IOPL);
+	st_le32(t->ram + TV_STACK + 12, 0x9000);
+	st_le32(t->ram + TV_STACK + 16, TV_DS3);
+	for (unsigned i = 0; i < ARRAY_SIZE(segs); i++) {
+		soft_seg_set_null(&v->segs[segs[i]], 3);
+		v->segs[segs[i]].base = 0x1000 * i;
+	}
+	assert_int_equal(tv_run(t, 1), -1);
+	assert_int_equal(v->cpl, 3);
+	for (unsigned i = 0; i < ARRAY_SIZE(segs); i++) {
+		assert_int_equal(v->segs[segs[i]].sel, 0);
+		assert_int_equal(v->segs[segs[i]].base, 0x1000 * i);
+	}
+	tv_free(t);
+}
+
 static void iret_checks_the_outer_stack_before_it_changes_anything(void **state)
 {
 	static const struct {
@@ -626,6 +649,7 @@ int main(void)
 		T(vm86_code_has_no_protected_mode_instructions),
 		T(iret_in_ring_3_changes_neither_iopl_nor_if),
 		T(iret_to_ring_3_loads_the_stack_and_hides_segments),
+		T(iret_to_ring_3_clears_the_rpl_of_null_selectors),
 		T(iret_checks_the_outer_stack_before_it_changes_anything),
 		T(iret_of_16_bits_keeps_the_upper_flags),
 		T(real_mode_iretd_leaves_vif_vip_and_vm),

@@ -91,8 +91,9 @@ void soft_drop_inner_segs(struct vcpu *v)
 		bool is_conforming = (s->attr & SEG_TYPE_CODE) &&
 				     (s->attr & SEG_TYPE_CONF_ED);
 
-		if (!(s->attr & SEG_UNUSABLE) && !is_conforming &&
-		    SEG_DPL(s->attr) < v->cpl) {
+		/* A null one loses its RPL, which Linux's sigreturn expects. */
+		if ((s->attr & SEG_UNUSABLE) ||
+		    (!is_conforming && SEG_DPL(s->attr) < v->cpl)) {
 			s->sel = 0;
 			s->attr |= SEG_UNUSABLE;
 		}
