@@ -110,11 +110,6 @@ u8 *xlat_code_rw(struct xlat *x)
 	return x->code.rw;
 }
 
-const u8 *xlat_code_rx(const struct xlat *x)
-{
-	return x->code.rx;
-}
-
 size_t xlat_code_size(const struct xlat *x)
 {
 	return x->code.size;

@@ -78,6 +78,11 @@ struct xlat_block *xlat_block_get(struct xlat *x, u32 index)
 	return &x->blocks[index];
 }
 
+const u8 *xlat_code_rx(const struct xlat *x)
+{
+	return x->code.rx;
+}
+
 u32 xlat_link(struct xlat *x, u32 exit_index)
 {
 	struct xlat_exit *e = &x->exits[exit_index];
