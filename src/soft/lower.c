@@ -397,6 +397,11 @@ static void lower_insn(struct lower *l)
 		if (!lower_str(l))
 			l->is_refused = true;
 		return;
+	case ISA_SYS:
+	case ISA_INTERP:
+		if (!lower_sys(l))
+			l->is_refused = true;
+		return;
 	default:
 		l->is_refused = true;
 	}
@@ -473,11 +478,14 @@ bool lower_trace(struct lower *l, struct xlat_block *b)
 	l->is_user = t->key & XLAT_KEY_USER;
 	l->exit_count = l->fault_count = l->cold_count = 0;
 	l->is_refused = false;
+	l->poll_behind = 0;
 	b->code = l->e.pos;
 	emit_entries(l, b, entry_live(t));
 	for (unsigned k = 0; k < t->n && !l->is_refused; k++) {
 		l->i = &t->insns[k];
 		lower_insn(l);
+		if (l->poll_behind && !--l->poll_behind && k + 1 < t->n)
+			lower_poll(l, t->insns[k + 1].off, l->i->live_out);
 	}
 	emit_end(l);
 	lower_emit_colds(l);

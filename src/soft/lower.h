@@ -59,6 +59,7 @@ struct lower {
 	const u32 *thunks;
 	bool is_32, is_user, has_bmi2;
 	bool flags_in_regs, flags_in_env;
+	u8 poll_behind; /* instructions until a poll is due; 0: none */
 	u32 first_exit; /* index that exits[0] will have */
 	u32 exit_count, fault_count, cold_count;
 	bool is_refused; /* something that cannot be lowered: give up */
@@ -127,6 +128,13 @@ void lower_leave(struct lower *l, u16 off, enum xlat_exit_kind kind, u16 live);
  * in front are in env then, and behind it. */
 void lower_leaf(struct lower *l, unsigned thunk, u32 arg);
 bool lower_str(struct lower *l);
+/* Leaves for page offset `off` when v->kick is set; flags in RFLAGS survive if
+ * `live`. */
+void lower_poll(struct lower *l, u16 off, u16 live);
+
+/* ---- lower_sys.c ---- */
+
+bool lower_sys(struct lower *l);
 
 /* A cold path; returns it to be filled. Jump to it: e_jcc(…, 0) into site. */
 struct cold *lower_cold(struct lower *l, unsigned kind, u32 site);

@@ -131,9 +131,7 @@ static void add_exit(struct lower *l, u32 site, u16 target)
 		l->exit_count++;
 }
 
-/* Leaves for page offset `off` when v->kick is set. Flags in RFLAGS survive if
- * `live`. */
-static void emit_poll(struct lower *l, u16 off, u16 live)
+void lower_poll(struct lower *l, u16 off, u16 live)
 {
 	struct emit *e = &l->e;
 	struct cold *c;
@@ -160,7 +158,7 @@ void lower_exit_to(struct lower *l, u16 off, u16 live)
 	if (live)
 		lower_flags_to_regs(l);
 	if (!l->i || off <= l->i->off)
-		emit_poll(l, off, live);
+		lower_poll(l, off, live);
 	align_site(l, 1);
 	add_exit(l, e_jmp(&l->e, 0), off);
 }

@@ -72,7 +72,7 @@ static const u8 *ram_at(struct vcpu *v, gpa_t gpa)
 
 static u32 used_bytes(const struct xlat_trace *t)
 {
-	if (t->page2 != XLAT_NO_GPA)
+	if (t->n && t->page2 != XLAT_NO_GPA)
 		return t->insns[0].in.len;
 	return t->end - t->first;
 }
@@ -128,8 +128,12 @@ static bool form_trace(struct vcpu *v, struct xlat_scratch *s, gpa_t gpa,
 		xlat_trace_build(t, s->page, host2 ? bytes2 : NULL,
 				 gpa & (PAGE_BYTES - 1), v->key, &v->features);
 		t->page = page;
-		if (!t->n)
-			return true;
+		if (!t->n && t->end_kind != XLAT_END_INTERP)
+			return false;
+		if (!t->n) { /* a block that only leaves */
+			t->low = t->first;
+			t->end = t->first + 1;
+		}
 		*out_is_stable =
 			smc_protect(v, page + t->low,
 				    MIN((u32)t->end, (u32)PAGE_BYTES) - t->low);
@@ -173,7 +177,7 @@ static bool translate_locked(struct vcpu *v, struct xlat_scratch *s, gva_t va,
 	bool is_stable = true;
 
 	*out_is_full = false;
-	if (!form_trace(v, s, gpa, host2, gpa2, &is_stable) || !s->t.n)
+	if (!form_trace(v, s, gpa, host2, gpa2, &is_stable))
 		return false;
 	b = emit_block(v, s, out_is_full);
 	if (b && !is_stable)

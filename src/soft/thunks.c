@@ -292,6 +292,25 @@ static void make_leaf(struct thunks *t, enum xlat_thunk k, const void *fn)
 	(void)leave;
 }
 
+static const struct {
+	enum xlat_thunk at;
+	u32 (*fn)(struct vcpu *v, u32 arg);
+} leaves[] = {
+	{XT_LEAF_STR, soft_str_leaf},
+	{XT_LEAF_SYSCALL, soft_syscall_leaf},
+	{XT_LEAF_SYSRET, soft_sysret_leaf},
+	{XT_LEAF_IRETQ, soft_iretq_leaf},
+	{XT_LEAF_SWAPGS, soft_swapgs_leaf},
+	{XT_LEAF_PUSHF, soft_pushf_leaf},
+	{XT_LEAF_POPF, soft_popf_leaf},
+	{XT_LEAF_RDTSC, soft_rdtsc_leaf},
+	{XT_LEAF_RDPID, soft_rdpid_leaf},
+	{XT_LEAF_RDMSR, soft_rdmsr_leaf},
+	{XT_LEAF_WRMSR, soft_wrmsr_leaf},
+	{XT_LEAF_RDCR, soft_rdcr_leaf},
+	{XT_LEAF_CLTS, soft_clts_leaf},
+};
+
 void xlat_make_thunks(struct xlat *x)
 {
 	struct thunks t = {
@@ -308,6 +327,7 @@ void xlat_make_thunks(struct xlat *x)
 	make_slow(&t, XT_SLOW_R_USER, false, true);
 	make_slow(&t, XT_SLOW_W_USER, true, true);
 	make_jumps(&t);
-	make_leaf(&t, XT_LEAF_STR, (const void *)soft_str_leaf);
+	for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
+		make_leaf(&t, leaves[i].at, (const void *)leaves[i].fn);
 	ASSERT(!t.e.is_full);
 }

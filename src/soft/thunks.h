@@ -25,6 +25,18 @@ enum xlat_thunk {
 	/* Leaf functions: EAX page offset | length << 16, ECX argument.
 	 * See lower_leaf(). */
 	XT_LEAF_STR,
+	XT_LEAF_SYSCALL,
+	XT_LEAF_SYSRET,
+	XT_LEAF_IRETQ,
+	XT_LEAF_SWAPGS,
+	XT_LEAF_PUSHF,
+	XT_LEAF_POPF,
+	XT_LEAF_RDTSC,
+	XT_LEAF_RDPID,
+	XT_LEAF_RDMSR,
+	XT_LEAF_WRMSR,
+	XT_LEAF_RDCR,
+	XT_LEAF_CLTS,
 	XT_COUNT,
 };
 

@@ -24,6 +24,10 @@ enum lower_rule {
 	LOWER_HINT,   /* touches nothing */
 	LOWER_FULL,   /* with the mode's full operand size */
 	LOWER_STRING, /* with the mode's full address size */
+	LOWER_64,     /* in 64-bit code */
+	LOWER_FULL64, /* both */
+	LOWER_SUPER,  /* at CPL 0 */
+	LOWER_REG,    /* to a whole register */
 };
 
 /* Of the rows that are not ISA_PASS. A line moves up when lower.c learns the
@@ -73,31 +77,26 @@ static enum lower_rule rule_of(u16 op)
 	case ISA_OP_SCAS:
 	case ISA_OP_CMPS:
 		return LOWER_STRING;
-	/* Candidates. */
-	case ISA_OP_CLI:
-	case ISA_OP_STI:
-	case ISA_OP_PUSHF: /* LOWER_FULL, as POPF and IRET */
+	case ISA_OP_PUSHF:
 	case ISA_OP_POPF:
+	case ISA_OP_SYSRET:
+	case ISA_OP_IRET:
+		return LOWER_FULL64;
+	case ISA_OP_SYSCALL:
+	case ISA_OP_SWAPGS:
 	case ISA_OP_RDTSC:
 	case ISA_OP_RDTSCP:
 	case ISA_OP_RDPID:
-	case ISA_OP_SWAPGS:
-	case ISA_OP_RDFSBASE:
-	case ISA_OP_RDGSBASE:
-	case ISA_OP_WRFSBASE:
-	case ISA_OP_WRGSBASE:
-	case ISA_OP_CPUID:
 	case ISA_OP_RDMSR:
 	case ISA_OP_WRMSR:
 	case ISA_OP_MOV_FROM_CR:
-	case ISA_OP_MOV_TO_CR:
-	case ISA_OP_INVLPG:
-	case ISA_OP_CLAC:
-	case ISA_OP_STAC:
-	case ISA_OP_SYSCALL:
-	case ISA_OP_SYSRET:
-	case ISA_OP_IRET:
-		return LOWER_NO;
+	case ISA_OP_CLTS:
+		return LOWER_64;
+	case ISA_OP_CLI:
+	case ISA_OP_STI:
+		return LOWER_SUPER;
+	case ISA_OP_MOV_FROM_SEG:
+		return LOWER_REG;
 	default:
 		return LOWER_NO;
 	}
@@ -135,6 +134,14 @@ bool xlat_can_lower(const struct insn *in, u32 key)
 	    is_segment_refused(in, key))
 		return false;
 	switch (rule) {
+	case LOWER_64:
+		return full == 8;
+	case LOWER_FULL64:
+		return full == 8 && in->osize == 8;
+	case LOWER_SUPER:
+		return !(key & XLAT_KEY_USER);
+	case LOWER_REG:
+		return !in->is_mem && in->osize >= 4;
 	case LOWER_FULL:
 		return in->osize == full;
 	case LOWER_STRING:
@@ -160,6 +167,9 @@ enum trace_flow trace_insn_flow(const struct insn *in)
 	case ISA_OP_CALL_REL:
 	case ISA_OP_CALL_RM:
 	case ISA_OP_RET_NEAR:
+	case ISA_OP_SYSCALL:
+	case ISA_OP_SYSRET:
+	case ISA_OP_IRET:
 		return TRACE_LEAVE;
 	default:
 		return TRACE_NEXT;
