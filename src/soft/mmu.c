@@ -161,11 +161,12 @@ static void page_get(struct vcpu *v, gva_t va, unsigned how, struct page *out)
 	soft_tlb_enter(v, va, how, &w, out->host - (va & 0xfff), out->is_rom);
 }
 
-/* A store to n bytes of the page is about to happen: code there dies. */
-static void store_begins(struct vcpu *v, const struct page *p, size_t n)
+/* n bytes of RAM have been stored: code there dies. Not before the store:
+ * another vCPU could translate the old bytes in between. */
+static void stored(struct vcpu *v, gpa_t gpa, size_t n)
 {
-	if (v->vm->xlat && p->host && !p->is_rom)
-		smc_written(v->vm, p->gpa, n);
+	if (v->vm->xlat)
+		smc_written(v->vm, gpa, n);
 }
 
 /* ---- MMIO ---- */
@@ -240,6 +241,7 @@ static void page_write(struct vcpu *v, const struct page *p, const void *src,
 
 	if (likely(p->host && !p->is_rom)) {
 		memcpy(p->host, src, n);
+		stored(v, gpa, n);
 		return;
 	}
 	while (n) {
@@ -279,11 +281,6 @@ static void span_get(struct vcpu *v, gva_t va, size_t n, unsigned how,
 	page_get(v, va, how, &s->pages[0]);
 	if (s->first < n)
 		page_get(v, va + s->first, how, &s->pages[1]);
-	if (how & SOFT_W) {
-		store_begins(v, &s->pages[0], s->first);
-		if (s->first < n)
-			store_begins(v, &s->pages[1], n - s->first);
-	}
 	watch(v, soft_va_wrap(v, va, how), n, how);
 }
 
@@ -354,10 +351,12 @@ void soft_write(struct vcpu *v, gva_t va, unsigned size, u64 value,
 	struct span s;
 
 	span_get(v, va, size, how | SOFT_W, &s);
-	if (likely(s.first == size && s.pages[0].host && !s.pages[0].is_rom))
+	if (likely(s.first == size && s.pages[0].host && !s.pages[0].is_rom)) {
 		store_host(s.pages[0].host, size, value);
-	else
+		stored(v, s.pages[0].gpa, size);
+	} else {
 		span_write(v, &s, &value, size);
+	}
 }
 
 void soft_read_bytes(struct vcpu *v, gva_t va, void *dst, size_t n,
@@ -393,21 +392,6 @@ void soft_probe(struct vcpu *v, gva_t va, size_t n, unsigned how)
 	page_get(v, va, how, &p);
 	for (gva_t at = (va | 0xfff) + 1; at - va < n; at += PAGE_BYTES)
 		page_get(v, at, how, &p);
-}
-
-u8 *soft_hva(struct vcpu *v, gva_t va, size_t n, unsigned how)
-{
-	struct page p;
-
-	if ((va & 0xfff) + n > PAGE_BYTES)
-		return NULL;
-	page_get(v, va, how, &p);
-	if (!p.host || ((how & SOFT_W) && p.is_rom))
-		return NULL;
-	if (how & SOFT_W)
-		store_begins(v, &p, n);
-	watch(v, soft_va_wrap(v, va, how), n, how);
-	return p.host;
 }
 
 /* ---- stub operands ---- */
@@ -454,8 +438,13 @@ void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 
 void soft_operand_commit(struct vcpu *v, struct soft_operand *o, bool is_write)
 {
-	if (!o->is_bounced)
+	if (!o->is_bounced) {
+		if (is_write)
+			stored(v, o->part_gpa[0], o->first);
+		if (is_write && o->first < o->size)
+			stored(v, o->part_gpa[1], o->size - o->first);
 		return;
+	}
 	if (is_write) {
 		struct span s = {.first = o->first};
 

@@ -56,10 +56,11 @@ struct smpvm {
 	struct err errs[2];
 };
 
+/* As a device writes: what was translated from there is forgotten. */
 static inline void smp_load(struct smpvm *t, gpa_t at, const u8 *code,
 			    const u8 *end)
 {
-	memcpy(t->ram + at, code, end - code);
+	assert_int_equal(mem_write(t->mem, at, code, (size_t)(end - code)), 0);
 }
 #define SMP_LOAD(t, at, name) smp_load(t, at, name, name##_end)
 

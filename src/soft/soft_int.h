@@ -313,11 +313,6 @@ void soft_write_bytes(struct vcpu *v, gva_t va, const void *src, size_t n,
 		      unsigned how);
 /* Raises the fault that an access would, or returns. */
 void soft_probe(struct vcpu *v, gva_t va, size_t n, unsigned how);
-/* A host pointer for an access that stays in one page of RAM, filling the
- * TLB; NULL for MMIO, ROM writes and page crossing. Faults raise. The pointer
- * is good until the instruction ends. */
-u8 *soft_hva(struct vcpu *v, gva_t va, size_t n, unsigned how);
-
 /* An operand for a native stub: host memory that stands for guest memory. */
 struct soft_operand {
 	u8 *host; /* RAM, or `bounce` */
@@ -332,7 +327,7 @@ struct soft_operand {
 };
 /* how: SOFT_R, SOFT_W, or both for read-modify-write. is_lock: a LOCKed
  * access; across pages it is made exclusive among vCPUs. After the stub ran,
- * soft_operand_commit() writes a bounce back. */
+ * soft_operand_commit() writes a bounce back and ends code that was there. */
 void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 		      size_t n, bool is_read, bool is_write, bool is_lock);
 void soft_operand_commit(struct vcpu *v, struct soft_operand *o,

@@ -6,6 +6,7 @@
 
 #include "soft/soft_sys.h"
 #include "soft/sysops.h"
+#include "soft/xlat.h"
 
 void sys_set_gpr(struct vcpu *v, unsigned reg, unsigned size, u64 value)
 {
@@ -63,6 +64,8 @@ static void op_mov_to_cr(struct vcpu *v, const struct insn *in)
 
 	if (v->code_mode != X86_MODE_64)
 		value = (u32)value;
+	if (in->reg != 8)
+		smc_serialize(v);
 	switch (in->reg) {
 	case 0:
 		soft_cr0_write(v, value);
@@ -135,6 +138,7 @@ static void op_mov_to_dr(struct vcpu *v, const struct insn *in)
 		value = (u32)value;
 	if (n >= 6 && value >> 32)
 		soft_gp(v, 0);
+	smc_serialize(v);
 	if (n == 6)
 		v->dr6 = (value & 0xe00f) | DR6_FIXED;
 	else if (n == 7)
@@ -178,6 +182,7 @@ static void op_invlpg(struct vcpu *v, const struct insn *in)
 {
 	u64 va = soft_ea(v, in);
 
+	smc_serialize(v);
 	if (in->seg < 6 && (v->code_mode != X86_MODE_64 || in->seg >= X86_FS))
 		va += v->segs[in->seg].base;
 	if (v->code_mode != X86_MODE_64)
@@ -191,6 +196,7 @@ static void op_invpcid(struct vcpu *v, const struct insn *in)
 	u64 type = size == 8 ? v->gpr[in->reg] : (u32)v->gpr[in->reg];
 	u64 desc[2];
 
+	smc_serialize(v);
 	soft_read_bytes(v, sys_lin(v, in, 16, SOFT_R), desc, 16, SOFT_R);
 	if (type > 3)
 		soft_gp(v, 0);
@@ -227,6 +233,7 @@ static void load_table(struct vcpu *v, const struct insn *in,
 	u8 image[10] = {0};
 	u64 base;
 
+	smc_serialize(v);
 	soft_read_bytes(v, sys_lin(v, in, size, SOFT_R), image, size, SOFT_R);
 	base = ld_le64(image + 2);
 	if (size == 10 && !soft_is_canonical(base))
@@ -293,6 +300,7 @@ static void op_lldt(struct vcpu *v, const struct insn *in)
 	u16 sel = (u16)sys_read_rm(v, in, 2);
 	struct soft_seg s;
 
+	smc_serialize(v);
 	if (!(sel & 0xfffc)) {
 		soft_seg_set_null(&v->ldtr, sel);
 		return;
@@ -313,6 +321,7 @@ static void op_ltr(struct vcpu *v, const struct insn *in)
 	unsigned type;
 	gva_t va;
 
+	smc_serialize(v);
 	if (!error)
 		soft_gp(v, 0);
 	va = read_system_desc(v, sel, &s);
@@ -472,6 +481,7 @@ static void op_ret_far(struct vcpu *v, const struct insn *in)
 
 static void op_iret(struct vcpu *v, const struct insn *in)
 {
+	smc_serialize(v);
 	soft_iret(v, in->osize);
 	sys_unmask(v);
 }
@@ -574,15 +584,15 @@ const struct soft_op_entry soft_ops_sys[] = {
 	{ISA_OP_XGETBV, sys_xgetbv}, {ISA_OP_XSETBV, sys_xsetbv},
 	{ISA_OP_RDFSBASE, sys_rdbase}, {ISA_OP_RDGSBASE, sys_rdbase},
 	{ISA_OP_WRFSBASE, sys_wrbase}, {ISA_OP_WRGSBASE, sys_wrbase},
-	{ISA_OP_WBINVD, sys_nop}, {ISA_OP_WBNOINVD, sys_nop},
-	{ISA_OP_INVD, sys_nop}, {ISA_OP_CLFLUSH, sys_clflush},
+	{ISA_OP_WBINVD, sys_serialize}, {ISA_OP_WBNOINVD, sys_nop},
+	{ISA_OP_INVD, sys_serialize}, {ISA_OP_CLFLUSH, sys_clflush},
 	{ISA_OP_CLFLUSHOPT, sys_clflush}, {ISA_OP_CLWB, sys_clflush},
 	{ISA_OP_CLZERO, sys_clzero}, {ISA_OP_CLAC, sys_clac},
 	{ISA_OP_STAC, sys_clac}, {ISA_OP_PAUSE, sys_nop},
 	{ISA_OP_NOP, sys_nop}, {ISA_OP_PREFETCH, sys_nop},
 	{ISA_OP_PREFETCHW, sys_nop}, {ISA_OP_PREFETCHNTA, sys_nop},
 	{ISA_OP_PREFETCHT0, sys_nop}, {ISA_OP_PREFETCHT1, sys_nop},
-	{ISA_OP_PREFETCHT2, sys_nop}, {ISA_OP_SERIALIZE, sys_nop},
+	{ISA_OP_PREFETCHT2, sys_nop}, {ISA_OP_SERIALIZE, sys_serialize},
 	{ISA_OP_VMCALL, sys_vmcall}, {ISA_OP_VMMCALL, sys_vmcall},
 	{ISA_OP_UD0, sys_ud}, {ISA_OP_UD1, sys_ud}, {ISA_OP_UD2, sys_ud},
 	{ISA_OP_RSM, sys_ud}, {ISA_OP_MONITOR, sys_ud}, {ISA_OP_MWAIT, sys_ud},

@@ -2,6 +2,7 @@
 /* Fast system calls, MSRs, CPUID, time, ports, XCR0 and cache control.
  * SDM 2; APM 3 for what AMD does differently in SYSCALL and SYSENTER. */
 #include "soft/sysops.h"
+#include "soft/xlat.h"
 
 #include "soft/soft_sys.h"
 
@@ -113,6 +114,7 @@ void sys_wrmsr(struct vcpu *v, const struct insn *in)
 {
 	u64 value = (u32)v->gpr[X86_RAX] | v->gpr[X86_RDX] << 32;
 
+	smc_serialize(v);
 	if (!soft_wrmsr(v, (u32)v->gpr[X86_RCX], value))
 		soft_gp(v, 0);
 	sys_unmask(v);
@@ -122,6 +124,7 @@ void sys_cpuid(struct vcpu *v, const struct insn *in)
 {
 	u32 r[4];
 
+	smc_serialize(v);
 	soft_cpuid(v, (u32)v->gpr[X86_RAX], (u32)v->gpr[X86_RCX], r);
 	v->gpr[X86_RAX] = r[0];
 	v->gpr[X86_RBX] = r[1];
@@ -270,6 +273,11 @@ void sys_wrbase(struct vcpu *v, const struct insn *in)
 
 void sys_nop(struct vcpu *v, const struct insn *in)
 {
+}
+
+void sys_serialize(struct vcpu *v, const struct insn *in)
+{
+	smc_serialize(v);
 }
 
 void sys_clflush(struct vcpu *v, const struct insn *in)
