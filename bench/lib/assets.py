@@ -252,7 +252,7 @@ def need_work():
             glob.glob(os.path.join(work, "bin/*"))))[:BINARY_BYTES])
     write("data/blocks", random.Random(17).randbytes(BLOCK_BYTES))
     write("data/big.c", make_c(240, 18))
-    write("data/part.c", make_c(150, 19))
+    write("data/part.c", make_c(100, 19))
     image = work_disk + ".new"
     if os.path.exists(image):
         os.unlink(image)
