@@ -299,8 +299,8 @@ static void flush_jump_caches(struct vcpu *v)
 	unsigned n = soft_spaces(v, spaces);
 
 	for (unsigned i = 0; i < n; i++) {
-		memset(spaces[i]->jc, 0x80, sizeof(spaces[i]->jc));
-		spaces[i]->jc_used = spaces[i]->jc_pages = 0;
+		spaces[i]->jc_used = ~0ull;
+		soft_jc_flush(spaces[i]);
 	}
 }
 

@@ -6,11 +6,12 @@
  *	access       split at the page boundary, all pages resolved before the
  *	             first byte moves, so that a fault leaves nothing done
  *
- * The walker and the filling of the TLB are in mmu_leaf.c.
- *
- * Not modelled: PCID tags (all non-global entries go at each CR3 load).
+ * The walker and the filling of the TLB are in mmu_leaf.c, what empties it in
+ * tlb_leaf.c.
  */
 #include "soft/mmu_int.h"
+
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "soft/soft_sys.h"
@@ -25,82 +26,87 @@ struct page {
 
 /* ---- TLB ---- */
 
-static void entry_clear(struct soft_tlb_entry *e)
-{
-	e->tag_r = SOFT_TLB_EMPTY;
-	e->tag_w = SOFT_TLB_EMPTY;
-	e->meta = 0;
-}
-
-static u64 flush_table(struct soft_tlb_entry *table, u64 used, bool keep_global)
-{
-	u64 left = 0;
-
-	for (; used; used &= used - 1) {
-		unsigned chunk = (unsigned)__builtin_ctzll(used);
-		struct soft_tlb_entry *e = &table[chunk * 64];
-
-		for (unsigned i = 0; i < 64; i++, e++) {
-			if (keep_global && (e->meta & SOFT_TLB_GLOBAL))
-				left |= BIT64(chunk);
-			else
-				entry_clear(e);
-		}
-	}
-	return left;
-}
-
-static void flush_space(struct soft_space *s, bool keep_global)
-{
-	if (!s->is_ready) {
-		s->tlb_used = s->jc_used = ~0ull;
-		s->is_ready = true;
-		keep_global = false;
-	}
-	s->tlb_used = flush_table(s->tlb, s->tlb_used, keep_global);
-	soft_jc_flush(s);
-	if (!keep_global) {
-		s->has_large = false;
-		s->large_gib = 0;
-	}
-}
-
 void soft_tlb_flush(struct vcpu *v, bool keep_global)
 {
+	struct soft_space *spaces[SOFT_SPACES_MAX];
+	unsigned n = soft_spaces(v, spaces);
+
 	v->fetch_page = SOFT_TLB_EMPTY;
-	flush_space(&v->super, keep_global);
-	flush_space(v->user, keep_global);
-}
-
-/* Drops the pieces of large pages in va's GiB. */
-static void flush_large(struct soft_tlb_entry *table, u64 used, gva_t va)
-{
-	for (; used; used &= used - 1) {
-		struct soft_tlb_entry *e =
-			&table[(unsigned)__builtin_ctzll(used) * 64];
-
-		for (unsigned i = 0; i < 64; i++, e++)
-			if ((e->meta & SOFT_TLB_LARGE) &&
-			    e->tag_r >> 30 == va >> 30)
-				entry_clear(e);
+	v->walks.large_used &= keep_global ? v->walks.large_global : 0;
+	v->walks.pt_used = 0;
+	for (unsigned i = 0; i < n; i++) {
+		if (keep_global) {
+			soft_space_purge(spaces[i]);
+		} else {
+			soft_space_empty(spaces[i]);
+			spaces[i]->is_used = false;
+		}
 	}
-}
-
-static void flush_page(struct soft_space *s, gva_t va)
-{
-	if (!s->is_ready)
-		flush_space(s, false);
-	entry_clear(&s->tlb[soft_tlb_index(va)]);
-	soft_jc_flush(s);
-	if (s->large_gib & BIT64((va >> 30) & 63))
-		flush_large(s->tlb, s->tlb_used, va);
+	v->user->is_used = true;
+	v->user->pcid = soft_pcid(v);
+	v->user->root = v->cr3 & X86_PTE_ADDR;
 }
 
 void soft_tlb_flush_page(struct vcpu *v, gva_t va)
 {
+	soft_spaces_drop_page(v, va);
+}
+
+void soft_tlb_flush_pcid(struct vcpu *v, u16 pcid)
+{
+	struct soft_space *s = soft_space_find(v, pcid);
+
 	v->fetch_page = SOFT_TLB_EMPTY;
-	flush_page(&v->super, va);
-	flush_page(v->user, va);
+	soft_walks_drop(v, false);
+	if (s)
+		soft_space_purge(s);
+	if (pcid == soft_pcid(v))
+		soft_space_purge(&v->super);
+}
+
+void soft_tlb_flush_pcid_page(struct vcpu *v, u16 pcid, gva_t va)
+{
+	struct soft_space *s = soft_space_find(v, pcid);
+
+	if (pcid == soft_pcid(v)) {
+		soft_spaces_drop_page(v, va);
+		return;
+	}
+	soft_walks_drop(v, false);
+	if (s)
+		soft_space_drop_page(s, va, false);
+}
+
+/* NULL: no room, or no memory. */
+static struct soft_space *space_map(struct vcpu *v)
+{
+	for (unsigned i = 0; i < SOFT_USER_SPACES; i++) {
+		struct soft_space *s;
+
+		if (v->users[i])
+			continue;
+		s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (s == MAP_FAILED)
+			return NULL;
+		v->users[i] = s;
+		return s;
+	}
+	return NULL;
+}
+
+void soft_cr3_switch(struct vcpu *v, u64 value, bool keeps)
+{
+	u16 pcid = v->cr4 & X86_CR4_PCIDE ? value & 0xfff : 0;
+	struct soft_space *to = soft_space_find(v, pcid);
+
+	if (!to)
+		to = soft_space_pick(v, false);
+	if (!to)
+		to = space_map(v);
+	if (!to)
+		to = soft_space_pick(v, true);
+	soft_space_switch(v, to, value, keeps);
 }
 
 /* ---- one page ---- */

@@ -49,6 +49,29 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 /* The slot of a page that is RAM or ROM; NULL: a device's (the APIC's). */
 const struct mem_slot *soft_walk_slot(struct vcpu *v, const struct walk *w);
 
+/* tlb_leaf.c; leaf-safe. */
+void soft_space_empty(struct soft_space *s);
+void soft_space_purge(struct soft_space *s); /* but for what is global */
+void soft_space_drop_page(struct soft_space *s, gva_t va, bool only_global);
+void soft_spaces_drop_page(struct vcpu *v, gva_t va);
+struct soft_space *soft_space_find(struct vcpu *v, u16 pcid);
+struct soft_space *soft_space_pick(struct vcpu *v, bool must);
+void soft_space_switch(struct vcpu *v, struct soft_space *to, u64 cr3,
+		       bool keeps);
+
+static inline u16 soft_pcid(const struct vcpu *v)
+{
+	return v->cr4 & X86_CR4_PCIDE ? v->cr3 & 0xfff : 0;
+}
+static inline void soft_walks_drop(struct vcpu *v, bool is_cr3)
+{
+	struct soft_walk_cache *c = &v->walks;
+
+	c->large_used = is_cr3 ? c->large_used & c->large_global : 0;
+	if (!is_cr3)
+		c->pt_used = 0;
+}
+
 static inline bool soft_access_is_user(const struct vcpu *v, unsigned how)
 {
 	return v->cpl == 3 && !(how & SOFT_SUPER);

@@ -298,6 +298,31 @@ static bool page_is_watched(const struct vcpu *v, gva_t va)
 	return false;
 }
 
+/* All entries that are not global are on the list, unless it is too long. */
+static void note_local(struct soft_space *s, unsigned i)
+{
+	const struct soft_tlb_entry *e = &s->tlb[i];
+
+	if (e->tag_r != SOFT_TLB_EMPTY && !(e->meta & SOFT_TLB_GLOBAL))
+		return;
+	if (s->local_count < SOFT_LOCAL_MAX)
+		s->local[s->local_count++] = (u16)i;
+	else
+		s->local_count = SOFT_LOCAL_MAX + 1;
+}
+
+static void note_large(struct soft_space *s, gva_t va)
+{
+	if (s->large_count > SOFT_LARGE_MAX)
+		return;
+	for (u32 i = 0; i < s->large_count; i++)
+		if (s->large_gib[i] == va >> 30)
+			return;
+	if (s->large_count < SOFT_LARGE_MAX)
+		s->large_gib[s->large_count] = va >> 30;
+	s->large_count++;
+}
+
 void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 		    const struct walk *w, u8 *host_page, bool is_rom)
 {
@@ -313,14 +338,17 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	if (!is_user && (w->rights & X86_PTE_U) && (v->cr4 & X86_CR4_SMAP))
 		return;
 	t->tlb_used |= BIT64(i / 64);
+	if (!w->is_global)
+		note_local(t, i);
 	e->hva_page = (u64)(uintptr_t)host_page;
 	e->meta = w->gpa & ~0xfffull;
-	if (w->is_global)
+	if (w->is_global) {
 		e->meta |= SOFT_TLB_GLOBAL;
+		t->has_global = true;
+	}
 	if (w->is_large) {
 		e->meta |= SOFT_TLB_LARGE;
-		t->has_large = true;
-		t->large_gib |= BIT64((va >> 30) & 63);
+		note_large(t, va);
 	}
 	if (w->rights & X86_PTE_U)
 		e->meta |= SOFT_TLB_USER;

@@ -79,10 +79,14 @@ void soft_cr0_write(struct vcpu *v, u64 value)
 
 void soft_cr3_write(struct vcpu *v, u64 value)
 {
+	bool keeps = false;
+
 	v->stats.cr3_writes++;
 	if (v->is_long) {
-		if (v->cr4 & X86_CR4_PCIDE)
+		if (v->cr4 & X86_CR4_PCIDE) {
+			keeps = value >> 63;
 			value &= ~BIT64(63);
+		}
 		if (value >> v->vm->physical_address_bits)
 			soft_gp(v, 0);
 	} else {
@@ -90,8 +94,7 @@ void soft_cr3_write(struct vcpu *v, u64 value)
 		if (is_pae_paging(v->cr0, v->cr4, v->efer))
 			load_pdptes(v, value);
 	}
-	v->cr3 = value;
-	soft_tlb_flush(v, true);
+	soft_cr3_switch(v, value, keeps);
 }
 
 u64 soft_cr4_allowed(const struct vcpu *v)

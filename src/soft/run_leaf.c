@@ -21,12 +21,22 @@ static const struct xlat_block *crossing_block(struct vcpu *v, gva_t va,
 	return xlat_find(v->vm->xlat, gpa, gpa2, v->key);
 }
 
+/* The page's translation, which was just used, survives a load of CR3. */
+static bool is_global_page(const struct soft_space *s, gva_t va)
+{
+	const struct soft_tlb_entry *e = &s->tlb[soft_tlb_index(va)];
+
+	return e->tag_r >> PAGE_SHIFT == va >> PAGE_SHIFT &&
+	       (e->meta & SOFT_TLB_GLOBAL);
+}
+
 const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 {
 	struct soft_space *space = v->key & XLAT_KEY_USER ? v->user : &v->super;
 	struct xlat *x = v->vm->xlat;
 	const struct xlat_block *b;
 	const void *host;
+	bool is_local;
 	gpa_t gpa;
 
 	v->rip = va;
@@ -42,7 +52,8 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 		space->jc_key = v->key;
 	}
 	host = xlat_code_rx(x) + b->entry_indirect;
-	soft_jc_insert(space, va, host);
+	is_local = b->gpa2 != XLAT_NO_GPA || !is_global_page(space, va);
+	soft_jc_insert(space, va, host, is_local);
 	v->pcbase = va & ~(PAGE_BYTES - 1);
 	return host;
 }

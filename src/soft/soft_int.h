@@ -103,6 +103,8 @@ struct soft_exception {
 #define SOFT_REQ_NMI2	 BIT32(9) /* a second NMI, behind SOFT_REQ_NMI */
 #define SOFT_REQ_REVOKE	 BIT32(10) /* give up write tags (smc.c) */
 
+#define SOFT_USER_SPACES 8
+
 #define SHADOW_STI    1u
 #define SHADOW_MOV_SS 2u
 
@@ -177,6 +179,10 @@ struct vcpu {
 	_Atomic u32 requests;
 	struct soft_apic *apic;
 	struct soft_space *user; /* the current address space's */
+	/* All that are mapped (tlb_leaf.c); *user is one of them. */
+	struct soft_space *users[SOFT_USER_SPACES];
+	u64 user_stamp;
+	struct soft_walk_cache walks;
 	u32 watch_hits; /* DR6 B0-3: data breakpoints of this instruction */
 	struct soft_icache *icache; /* decoded instructions (interp.c) */
 	struct xlat_scratch *scratch; /* of the translator (run.c) */
@@ -235,14 +241,18 @@ struct engine_vm {
 	pthread_mutex_t split_lock;
 };
 
-/* All spaces of the vCPU that are in use; own thread, or it is parked. */
-#define SOFT_SPACES_MAX 16
+/* All spaces of the vCPU; own thread, or it is parked. */
+#define SOFT_SPACES_MAX (SOFT_USER_SPACES + 1)
 static inline unsigned soft_spaces(struct vcpu *v,
 				   struct soft_space *out[SOFT_SPACES_MAX])
 {
-	out[0] = &v->super;
-	out[1] = v->user;
-	return 2;
+	unsigned n = 0;
+
+	out[n++] = &v->super;
+	for (unsigned i = 0; i < SOFT_USER_SPACES; i++)
+		if (v->users[i])
+			out[n++] = v->users[i];
+	return n;
 }
 
 /* ---- flags ---- */
@@ -341,8 +351,20 @@ size_t soft_fetch(struct vcpu *v, gva_t va, u8 *dst, size_t need);
  * for MMIO. Faults raise. */
 const u8 *soft_fetch_page(struct vcpu *v, gva_t va);
 
+/* Of all PCIDs. */
 void soft_tlb_flush(struct vcpu *v, bool keep_global);
+/* INVLPG: of the current PCID, and global ones. */
 void soft_tlb_flush_page(struct vcpu *v, gva_t va);
+/* INVPCID: of this PCID, but for global ones. */
+void soft_tlb_flush_pcid(struct vcpu *v, u16 pcid);
+void soft_tlb_flush_pcid_page(struct vcpu *v, u16 pcid, gva_t va);
+/* v->cr3 becomes value, a valid one without bit 63; PDPTEs are loaded.
+ * keeps: what is cached of its PCID stays. */
+void soft_cr3_switch(struct vcpu *v, u64 value, bool keeps);
+/* Leaf: MOV to CR3, and INVLPG of linear va, of 64-bit code; false: nothing is
+ * done, the interpreter's business. The caller looks up anew where it is. */
+bool soft_cr3_switch_leaf(struct vcpu *v, u64 value);
+bool soft_invlpg_leaf(struct vcpu *v, gva_t va);
 /* For debuggers and logs: no fault, no A/D update. */
 bool soft_translate_debug(struct vcpu *v, gva_t va, gpa_t *out_gpa);
 

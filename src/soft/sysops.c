@@ -198,17 +198,18 @@ static void op_invpcid(struct vcpu *v, const struct insn *in)
 
 	smc_serialize(v);
 	soft_read_bytes(v, sys_lin(v, in, 16, SOFT_R), desc, 16, SOFT_R);
-	if (type > 3)
+	if (type > 3 || desc[0] >> 12)
 		soft_gp(v, 0);
-	if (type < 2 &&
-	    (desc[0] >> 12 || (!(v->cr4 & X86_CR4_PCIDE) && desc[0])))
+	if (type < 2 && !(v->cr4 & X86_CR4_PCIDE) && desc[0])
 		soft_gp(v, 0);
 	if (type == 0) {
 		if (!soft_is_canonical(desc[1]))
 			soft_gp(v, 0);
-		soft_tlb_flush_page(v, desc[1]);
+		soft_tlb_flush_pcid_page(v, (u16)desc[0], desc[1]);
+	} else if (type == 1) {
+		soft_tlb_flush_pcid(v, (u16)desc[0]);
 	} else {
-		soft_tlb_flush(v, type != 2);
+		soft_tlb_flush(v, type == 3);
 	}
 }
 

@@ -2,8 +2,10 @@
 /* The software MMU's tables: what both tiers look things up in.
  *
  * A space is one privilege's view of one address space: v->super for CPL < 3
- * and implicit accesses, one for each PCID slot for user code (v->user is the
- * current one, and GS.base points to it while generated code runs).
+ * and implicit accesses, and one for user code for each of the PCIDs used last
+ * (v->users; v->user is the current one, and GS.base points to it while
+ * generated code runs). v->super has the current PCID's entries only, beside
+ * global ones.
  *
  * TLB. Direct mapped. A tag is the page's linear address when that kind of
  * access may go straight to hva_page + offset; the check
@@ -17,8 +19,9 @@
  *
  * Jump cache. Direct mapped, from a linear address to the generated code of
  * the block that starts there (its entry for indirect jumps). An entry says
- * also that the address is executable here; it goes when the page's
- * translation goes. A jump cache belongs to one mode key, jc_key.
+ * also that the address is executable here; it goes when the translation of
+ * its page goes, or of the next page, if it is among the last 15 bytes. A jump
+ *cache belongs to one mode key, jc_key.
  *
  * Only the vCPU's own thread touches a space.
  */
@@ -47,18 +50,55 @@ struct soft_jc_entry {
 };
 _Static_assert(sizeof(struct soft_jc_entry) == 16, "the emitter shifts");
 
+/* What a space notes to find again later; what does not fit: look at all. */
+#define SOFT_LOCAL_MAX	  256
+#define SOFT_JC_LOCAL_MAX 64
+#define SOFT_LARGE_MAX	  16
+
 struct soft_space {
 	struct soft_tlb_entry tlb[SOFT_TLB_ENTRIES];
 	struct soft_jc_entry jc[SOFT_JC_ENTRIES];
 	/* Since the last flush: chunks of 64 entries that hold any. */
 	u64 tlb_used, jc_used;
-	/* Bit (va >> 12) & 63 for each page with a jump-cache entry. */
-	u64 jc_pages;
 	u32 jc_key;
-	bool has_large; /* since the last flush: INVLPG must look further */
-	bool is_ready;	/* false (zeroed memory): the next flush clears all */
-	/* Bit (va >> 30) & 63 for each large page that was entered. */
-	u64 large_gib;
+	bool is_ready;	 /* false (zeroed memory): the next flush clears all */
+	bool has_global; /* perhaps */
+	/* Indexes of all entries that are not global (jc: whose code's page is
+	 * not); a count above the maximum: not noted. */
+	u32 local_count, jc_local_count;
+	u16 local[SOFT_LOCAL_MAX], jc_local[SOFT_JC_LOCAL_MAX];
+	/* va >> 30 of all entries that are pieces of large pages. */
+	u32 large_count;
+	u64 large_gib[SOFT_LARGE_MAX];
+	/* Bit (va >> 12) & 4095 for each page with a jump-cache entry. */
+	u64 jc_pages[64];
+	/* A user space: whose it is. */
+	u64 stamp; /* when it was last switched to */
+	u64 root;  /* address of the top page table */
+	u16 pcid;
+	bool is_used;
+};
+
+/* What walks found on their way, by va >> 21; mmu_leaf.c. */
+#define SOFT_WALK_LARGES 64
+#define SOFT_WALK_PTS	 8
+struct soft_walk_cache {
+	/* 2 MiB pieces of large pages; bit i: there is a large[i], and it is
+	 * global. */
+	u64 large_used, large_global;
+	struct soft_walk_large {
+		u64 tag;
+		gpa_t gpa;
+		u64 rights; /* and X86_PTE_D */
+	} large[SOFT_WALK_LARGES];
+	/* Tables of the last level, of 4-level paging. */
+	u64 pt_used;
+	struct soft_walk_pt {
+		u64 tag, root;
+		gpa_t gpa;
+		u8 *host;
+		u64 rights;
+	} pt[SOFT_WALK_PTS];
 };
 
 static inline unsigned soft_tlb_index(u64 va)
@@ -76,6 +116,9 @@ static inline void soft_jc_flush(struct soft_space *s)
 {
 	u64 used = s->jc_used;
 
+	s->jc_local_count = 0;
+	if (!used)
+		return;
 	for (; used; used &= used - 1) {
 		unsigned chunk = (unsigned)__builtin_ctzll(used);
 		struct soft_jc_entry *e = &s->jc[chunk * 64];
@@ -83,16 +126,30 @@ static inline void soft_jc_flush(struct soft_space *s)
 		for (unsigned i = 0; i < 64; i++, e++)
 			e->va = SOFT_TLB_EMPTY;
 	}
-	s->jc_used = s->jc_pages = 0;
+	s->jc_used = 0;
+	for (unsigned i = 0; i < 64; i++)
+		s->jc_pages[i] = 0;
 }
 
+static inline bool soft_jc_has_page(const struct soft_space *s, u64 va)
+{
+	return s->jc_pages[(va >> 18) & 63] >> ((va >> 12) & 63) & 1;
+}
+
+/* is_local: the translation of the code's pages is not global. */
 static inline void soft_jc_insert(struct soft_space *s, u64 va,
-				  const void *host)
+				  const void *host, bool is_local)
 {
 	unsigned i = soft_jc_index(va);
 
 	s->jc_used |= 1ull << (i / 64);
-	s->jc_pages |= 1ull << ((va >> 12) & 63);
+	s->jc_pages[(va >> 18) & 63] |= 1ull << ((va >> 12) & 63);
+	if (is_local) {
+		if (s->jc_local_count < SOFT_JC_LOCAL_MAX)
+			s->jc_local[s->jc_local_count++] = (u16)i;
+		else
+			s->jc_local_count = SOFT_JC_LOCAL_MAX + 1;
+	}
 	s->jc[i].host = host;
 	s->jc[i].va = va;
 }

@@ -202,8 +202,9 @@ fail:
 
 void soft_vcpu_release(struct vcpu *v)
 {
-	if (v->user)
-		munmap(v->user, sizeof(*v->user));
+	for (unsigned i = 0; i < SOFT_USER_SPACES; i++)
+		if (v->users[i])
+			munmap(v->users[i], sizeof(*v->users[i]));
 	munmap((u8 *)v - STACK_BYTES - PAGE_BYTES, VCPU_SPAN);
 }
 
@@ -223,10 +224,10 @@ struct vcpu *soft_vcpu_alloc(void)
 	v->user = mmap(NULL, sizeof(*v->user), PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (v->user == MAP_FAILED) {
-		v->user = NULL;
 		soft_vcpu_release(v);
 		return NULL;
 	}
+	v->users[0] = v->user;
 	return v;
 }
 

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which cached translations go, and which stay: CR3 loads, PCIDs, INVLPG,
+ * INVPCID. A test changes a page-table entry behind the TLB's back; an access
+ * then tells whether it was read again. */
+#include "test/test.h"
+
+#include "soft/leafvm.h"
+
+#define ROOT_B 0x18000u
+#define PAGE   9u /* of the window; its TLB index is used by nothing else */
+#define VA     (LV_DATA + PAGE * 4096u)
+#define OLD    LV_PHYS
+#define NEW    (LV_PHYS + 15 * 4096u)
+#define RWU    7u
+#define G      X86_PTE_G
+#define KEEP   BIT64(63)
+
+static struct testvm *setup(u64 cr4)
+{
+	struct testvm *t = lv_new();
+
+	memcpy(t->ram + ROOT_B, t->ram + LV_PML4, 4096);
+	st_le64(t->ram + OLD, OLD);
+	st_le64(t->ram + NEW, NEW);
+	t->v->cr4 |= X86_CR4_PGE | cr4;
+	soft_tlb_flush(t->v, false);
+	return t;
+}
+
+static struct testvm *setup_pcids(void)
+{
+	return setup(X86_CR4_PCIDE);
+}
+
+/* As lv_mode, but nothing is flushed. */
+static void set_cpl(struct testvm *t, unsigned cpl)
+{
+	lv_seg(t, X86_CS, cpl ? LV_CS3 : LV_CS0);
+	lv_seg(t, X86_SS, cpl ? LV_DS3 : LV_DS0);
+	soft_mode_changed(t->v);
+}
+
+/* Where va leads for this CPL: what setup() wrote there. */
+static u64 seen(struct testvm *t, gva_t va, unsigned cpl)
+{
+	u64 value;
+
+	set_cpl(t, cpl);
+	value = soft_read(t->v, va, 8, SOFT_R);
+	set_cpl(t, 0);
+	return value;
+}
+
+/* Enters a page of the window for both privileges, then maps another. */
+static void enter_then_remap(struct testvm *t, u64 flags)
+{
+	lv_map(t, PAGE, OLD | RWU | flags);
+	assert_int_equal(seen(t, VA, 0), OLD);
+	assert_int_equal(seen(t, VA, 3), OLD);
+	lv_map(t, PAGE, NEW | RWU | flags);
+}
+
+static void load_of_cr3_drops_what_is_not_global(void **state)
+{
+	struct testvm *t = setup(0);
+
+	for (unsigned is_global = 0; is_global < 2; is_global++) {
+		soft_tlb_flush(t->v, false);
+		enter_then_remap(t, is_global ? G : 0);
+		soft_cr3_write(t->v, LV_PML4);
+		assert_int_equal(seen(t, VA, 0), is_global ? OLD : NEW);
+		assert_int_equal(seen(t, VA, 3), is_global ? OLD : NEW);
+	}
+	tv_free(t);
+}
+
+static void load_of_cr3_drops_more_than_the_list_holds(void **state)
+{
+	const unsigned pages = 512; /* of the 2 MiB page at 0 */
+	struct testvm *t = setup(0);
+
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < pages; i++)
+			soft_probe(t->v, i * 4096u, 1, SOFT_R);
+		assert_true(t->v->super.local_count > SOFT_LOCAL_MAX);
+		soft_cr3_write(t->v, LV_PML4);
+		for (unsigned i = 0; i < SOFT_TLB_ENTRIES; i++)
+			assert_int_equal(t->v->super.tlb[i].tag_r,
+					 SOFT_TLB_EMPTY);
+		assert_int_equal(t->v->super.local_count, 0);
+	}
+	tv_free(t);
+}
+
+static void bit_63_keeps_what_user_code_had_under_that_pcid(void **state)
+{
+	struct testvm *t = setup_pcids();
+
+	enter_then_remap(t, 0);
+	soft_cr3_write(t->v, ROOT_B | 2 | KEEP);
+	assert_int_equal(t->v->cr3, ROOT_B | 2);
+	assert_int_equal(seen(t, VA, 3), NEW);
+	soft_cr3_write(t->v, LV_PML4 | KEEP);
+	assert_int_equal(seen(t, VA, 3), OLD);
+	assert_int_equal(seen(t, VA, 0), NEW);
+	soft_cr3_write(t->v, ROOT_B | 2 | KEEP);
+	soft_cr3_write(t->v, LV_PML4);
+	assert_int_equal(seen(t, VA, 3), NEW);
+	tv_free(t);
+}
+
+static void another_root_under_the_same_pcid_has_its_own_pages(void **state)
+{
+	struct testvm *t = setup_pcids();
+
+	enter_then_remap(t, 0);
+	soft_cr3_write(t->v, ROOT_B | KEEP);
+	assert_int_equal(seen(t, VA, 3), NEW);
+	tv_free(t);
+}
+
+static void least_recently_used_pcid_gives_its_space_away(void **state)
+{
+	struct testvm *t = setup_pcids();
+
+	soft_cr3_write(t->v, LV_PML4 | 1);
+	enter_then_remap(t, 0);
+	for (unsigned i = 2; i <= SOFT_USER_SPACES; i++)
+		soft_cr3_write(t->v, ROOT_B | i);
+	soft_cr3_write(t->v, LV_PML4 | 1 | KEEP); /* 0 is the oldest now */
+	assert_int_equal(seen(t, VA, 3), OLD);
+	soft_cr3_write(t->v, ROOT_B | 100);
+	soft_cr3_write(t->v, LV_PML4 | 1 | KEEP);
+	assert_int_equal(seen(t, VA, 3), OLD);
+	for (unsigned i = 2; i <= SOFT_USER_SPACES + 1; i++)
+		soft_cr3_write(t->v, ROOT_B | i | KEEP);
+	soft_cr3_write(t->v, LV_PML4 | 1 | KEEP);
+	assert_int_equal(seen(t, VA, 3), NEW);
+	tv_free(t);
+}
+
+static void invlpg_is_for_the_current_pcid_and_global_pages(void **state)
+{
+	struct testvm *t = setup_pcids();
+
+	for (unsigned is_global = 0; is_global < 2; is_global++) {
+		soft_cr3_write(t->v, LV_PML4);
+		enter_then_remap(t, is_global ? G : 0);
+		soft_cr3_write(t->v, ROOT_B | 2 | KEEP);
+		soft_tlb_flush_page(t->v, VA + 5);
+		assert_int_equal(seen(t, VA, 3), NEW);
+		soft_cr3_write(t->v, LV_PML4 | KEEP);
+		assert_int_equal(seen(t, VA, 3), is_global ? NEW : OLD);
+		soft_tlb_flush_page(t->v, VA);
+		assert_int_equal(seen(t, VA, 3), NEW);
+		assert_int_equal(seen(t, VA, 0), NEW);
+	}
+	tv_free(t);
+}
+
+/* INVPCID [LV_STACK], rax */
+static void invpcid(struct testvm *t, u64 type, u64 pcid, u64 va)
+{
+	static const u8 code[] = {0x66, 0x0f, 0x38, 0x82, 0x04, 0x24};
+	struct vcpu *v = t->v;
+
+	memcpy(t->ram + TV_CODE, code, sizeof(code));
+	st_le64(t->ram + LV_STACK, pcid);
+	st_le64(t->ram + LV_STACK + 8, va);
+	v->rip = TV_CODE;
+	v->gpr[X86_RSP] = LV_STACK;
+	v->gpr[X86_RAX] = type;
+	soft_interp_one(v);
+	assert_int_equal(v->rip, TV_CODE + sizeof(code));
+}
+
+struct invpcid_case {
+	u64 type, pcid, va;
+	u64 flags;	 /* of the page, entered under PCID 1 */
+	bool in_1, in_2; /* forgotten when executed under that PCID */
+};
+
+static const struct invpcid_case invpcid_cases[] = {
+	{0, 1, VA, 0, true, true},   {0, 1, VA + 4096, 0, false, false},
+	{0, 2, VA, 0, false, false}, {1, 1, 0, 0, true, true},
+	{1, 2, 0, 0, false, false},  {1, 1, 0, G, false, false},
+	{2, 0, 0, 0, true, true},    {2, 0, 0, G, true, true},
+	{3, 0, 0, 0, true, true},    {3, 0, 0, G, false, false},
+};
+
+static void invpcid_drops_what_its_type_says(void **state)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(invpcid_cases); i++) {
+		const struct invpcid_case *c = &invpcid_cases[i];
+
+		for (unsigned in = 1; in <= 2; in++) {
+			struct testvm *t = setup_pcids();
+			bool gone = in == 1 ? c->in_1 : c->in_2;
+
+			soft_cr3_write(t->v, ROOT_B | 2);
+			soft_cr3_write(t->v, LV_PML4 | 1);
+			enter_then_remap(t, c->flags);
+			if (in == 2)
+				soft_cr3_write(t->v, ROOT_B | 2 | KEEP);
+			invpcid(t, c->type, c->pcid, c->va);
+			if (in == 2)
+				soft_cr3_write(t->v, LV_PML4 | 1 | KEEP);
+			else
+				assert_int_equal(seen(t, VA, 0),
+						 gone ? NEW : OLD);
+			assert_int_equal(seen(t, VA, 3), gone ? NEW : OLD);
+			tv_free(t);
+		}
+	}
+}
+
+static void end_of_pcids_drops_everything(void **state)
+{
+	struct testvm *t = setup_pcids();
+
+	soft_cr3_write(t->v, LV_PML4 | 1);
+	enter_then_remap(t, G);
+	soft_cr3_write(t->v, LV_PML4 | KEEP);
+	soft_cr4_write(t->v, t->v->cr4 & ~X86_CR4_PCIDE);
+	assert_int_equal(seen(t, VA, 3), NEW);
+	soft_cr4_write(t->v, t->v->cr4 | X86_CR4_PCIDE);
+	soft_cr3_write(t->v, LV_PML4 | 1 | KEEP);
+	assert_int_equal(seen(t, VA, 3), NEW);
+	tv_free(t);
+}
+
+/* ---- jump caches ---- */
+
+static void enter_code(struct soft_space *s, gva_t va, bool is_local)
+{
+	soft_jc_insert(s, va, s, is_local);
+}
+
+static bool has_code(const struct soft_space *s, gva_t va)
+{
+	return s->jc[soft_jc_index(va)].va == va;
+}
+
+static void invlpg_drops_code_that_may_lie_in_the_page(void **state)
+{
+	static const struct {
+		gva_t va;
+		bool stays;
+	} code[] = {
+		{LV_DATA - 0xf00, true},  {LV_DATA - 16, true},
+		{LV_DATA - 15, false},	  {LV_DATA - 1, false},
+		{LV_DATA + 0x123, false}, {LV_DATA + 0xfff, false},
+		{LV_DATA + 0x1000, true}, {0xffffffff81000400, true},
+	};
+	struct testvm *t = lv_new();
+	struct soft_space *spaces[] = {&t->v->super, t->v->user};
+
+	for (unsigned s = 0; s < 2; s++)
+		for (unsigned i = 0; i < ARRAY_SIZE(code); i++)
+			enter_code(spaces[s], code[i].va, false);
+	soft_tlb_flush_page(t->v, LV_DATA + 0x8000);
+	for (unsigned i = 0; i < ARRAY_SIZE(code); i++)
+		assert_true(has_code(&t->v->super, code[i].va));
+	soft_tlb_flush_page(t->v, LV_DATA + 0x80);
+	for (unsigned s = 0; s < 2; s++)
+		for (unsigned i = 0; i < ARRAY_SIZE(code); i++)
+			assert_int_equal(has_code(spaces[s], code[i].va),
+					 code[i].stays);
+	tv_free(t);
+}
+
+static void invlpg_in_a_large_page_drops_all_of_its_code(void **state)
+{
+	struct testvm *t = lv_new();
+
+	seen(t, 0x5000, 0); /* of the 2 MiB page at 0 */
+	enter_code(&t->v->super, 0x9000, false);
+	soft_tlb_flush_page(t->v, 0x1ff000);
+	assert_false(has_code(&t->v->super, 0x9000));
+	assert_int_equal(t->v->super.tlb[5].tag_r, SOFT_TLB_EMPTY);
+	tv_free(t);
+}
+
+static void load_of_cr3_keeps_code_in_global_pages(void **state)
+{
+	struct testvm *t = lv_new();
+
+	enter_code(&t->v->super, LV_DATA, true);
+	enter_code(&t->v->super, 0xffffffff81000400, false);
+	enter_code(t->v->user, LV_DATA, true);
+	soft_cr3_write(t->v, LV_PML4);
+	assert_false(has_code(&t->v->super, LV_DATA));
+	assert_false(has_code(t->v->user, LV_DATA));
+	assert_true(has_code(&t->v->super, 0xffffffff81000400));
+	for (unsigned i = 0; i <= SOFT_JC_LOCAL_MAX; i++)
+		enter_code(&t->v->super, LV_DATA + i * 64, true);
+	soft_cr3_write(t->v, LV_PML4);
+	for (unsigned i = 0; i <= SOFT_JC_LOCAL_MAX; i++)
+		assert_false(has_code(&t->v->super, LV_DATA + i * 64));
+	tv_free(t);
+}
+
+#define T(f) cmocka_unit_test(f)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(load_of_cr3_drops_what_is_not_global),
+		T(load_of_cr3_drops_more_than_the_list_holds),
+		T(bit_63_keeps_what_user_code_had_under_that_pcid),
+		T(another_root_under_the_same_pcid_has_its_own_pages),
+		T(least_recently_used_pcid_gives_its_space_away),
+		T(invlpg_is_for_the_current_pcid_and_global_pages),
+		T(invpcid_drops_what_its_type_says),
+		T(end_of_pcids_drops_everything),
+		T(invlpg_drops_code_that_may_lie_in_the_page),
+		T(invlpg_in_a_large_page_drops_all_of_its_code),
+		T(load_of_cr3_keeps_code_in_global_pages),
+	};
+
+	return test_run("tlb", tests);
+}
