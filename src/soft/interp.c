@@ -113,16 +113,25 @@ bool soft_needs_slow_step(const struct vcpu *v)
 	return v->rflags_sys & (X86_FL_TF | X86_FL_RF) || v->dr7 & 0xff;
 }
 
+static bool is_string(u16 op)
+{
+	return op == ISA_OP_MOVS || op == ISA_OP_STOS || op == ISA_OP_LODS ||
+	       op == ISA_OP_CMPS || op == ISA_OP_SCAS || op == ISA_OP_INS ||
+	       op == ISA_OP_OUTS;
+}
+
 static __attribute__((noinline)) void step_slow(struct vcpu *v)
 {
 	bool tf = v->rflags_sys & X86_FL_TF;
 	bool rf = v->rflags_sys & X86_FL_RF;
+	u64 start = v->rip;
 	u16 op;
 
 	soft_check_code_breakpoints(v);
 	op = fetch(v)->insn.row->op;
 	execute(v);
-	if (rf && op != ISA_OP_IRET)
+	/* RF stays between the iterations of a string instruction. */
+	if (rf && op != ISA_OP_IRET && !(v->rip == start && is_string(op)))
 		v->rflags_sys &= ~X86_FL_RF;
 	/* These trap by the TF that they load (sysops2.c). */
 	if (op == ISA_OP_SYSCALL || op == ISA_OP_SYSRET)

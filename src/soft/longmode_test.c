@@ -226,6 +226,40 @@ static void syscall_and_sysret_single_step_by_the_flags_they_load(void **state)
 	machine_free(f);
 }
 
+static void each_iteration_of_a_string_instruction_is_a_step(void **state)
+{
+	struct fixture *f = machine_new();
+	struct vcpu *v = f->v;
+	u64 flags; /* in the frame of #DB, RIP below it */
+
+	(void)state;
+	CODE_AT(f, CODE, 0xf3, 0xaa);		      /* rep stosb */
+	CODE_AT(f, HANDLER + X86_VEC_DB, 0x48, 0xcf); /* iretq */
+	v->gpr[X86_RDI] = 0x30000;
+	v->gpr[X86_RCX] = 3;
+	v->rflags_sys |= X86_FL_TF;
+	/* A breakpoint there is met once: RF stays to the end. */
+	v->dr[0] = CODE;
+	v->dr7 = 0x402;
+	assert_int_equal(step(f), X86_VEC_DB);
+	assert_int_equal(v->gpr[X86_RCX], 3);
+	flags = v->gpr[X86_RSP] + 16;
+	st_le64(f->ram + flags, ld_le64(f->ram + flags) | X86_FL_RF);
+	for (unsigned left = 3; left-- > 0;) {
+		assert_int_equal(step(f), -1);
+		v->dr6 = 0;
+		assert_int_equal(step(f), X86_VEC_DB);
+		assert_int_equal(v->dr6 & 0x400f, BIT64(14));
+		assert_int_equal(v->gpr[X86_RCX], left);
+		assert_int_equal(v->gpr[X86_RDI], 0x30003 - left);
+		assert_int_equal(ld_le64(f->ram + flags - 16),
+				 left ? CODE : CODE + 2);
+		assert_int_equal(!!(ld_le64(f->ram + flags) & X86_FL_RF),
+				 left != 0);
+	}
+	machine_free(f);
+}
+
 static void cpuid_hides_a_disabled_apic(void **state)
 {
 	struct fixture *f = machine_new();
@@ -269,6 +303,8 @@ int main(void)
 		cmocka_unit_test(watchpoint_hit_by_mov_ss_traps_behind_the_int),
 		cmocka_unit_test(
 			syscall_and_sysret_single_step_by_the_flags_they_load),
+		cmocka_unit_test(
+			each_iteration_of_a_string_instruction_is_a_step),
 		cmocka_unit_test(cpuid_hides_a_disabled_apic),
 		cmocka_unit_test(flush_command_exists_as_cpuid_says),
 	};

@@ -7,6 +7,9 @@
  * element by element. rCX, rSI and rDI are stored after each chunk or
  * element, so a fault or a kick in the middle leaves exactly the completed
  * iterations behind; a kick re-executes the instruction (next_rip = rip).
+ * A debugger sees each iteration: with TF or a breakpoint armed every element
+ * ends the instruction, and RF says that it is not at its start (SDM 3B
+ * §18.3.1.1, §18.3.1.4).
  */
 #include "mem/mem.h"
 #include "soft/access.h"
@@ -20,6 +23,7 @@ struct str {
 	u64 count;
 	i64 step;
 	bool is_rep;
+	bool is_debugged; /* stop after each element */
 };
 
 static bool str_begin(struct str *s, struct vcpu *v, const struct insn *in)
@@ -33,6 +37,7 @@ static bool str_begin(struct str *s, struct vcpu *v, const struct insn *in)
 	s->mask = soft_mask(in->asize);
 	s->step = v->rflags_sys & X86_FL_DF ? -(i64)s->n : (i64)s->n;
 	s->is_rep = in->prefixes & (X86_P_REP | X86_P_REPNE);
+	s->is_debugged = v->rflags_sys & X86_FL_TF || v->dr7 & 0xff;
 	s->count = s->is_rep ? v->gpr[X86_RCX] & s->mask : 1;
 	return s->count != 0;
 }
@@ -55,12 +60,15 @@ static bool str_count(struct str *s, u64 elements)
 	soft_gpr_write(s->v, X86_RCX, s->asize, s->count);
 	return s->count != 0;
 }
-/* Whether to stop between elements for a kick; the instruction goes on when
- * it is executed again. */
+/* Whether to stop between elements for a kick or a debugger; the instruction
+ * goes on when it is executed again. */
 static bool str_stops(struct str *s)
 {
-	if (likely(!atomic_load_explicit(&s->v->kick, memory_order_relaxed)))
+	if (likely(!s->is_debugged &&
+		   !atomic_load_explicit(&s->v->kick, memory_order_relaxed)))
 		return false;
+	if (s->is_debugged)
+		s->v->rflags_sys |= X86_FL_RF;
 	s->v->next_rip = s->v->rip;
 	return true;
 }
@@ -87,7 +95,7 @@ static u64 str_run(const struct str *s, gva_t va, unsigned reg)
 }
 static bool str_can_chunk(const struct str *s)
 {
-	return s->is_rep && s->step > 0 && s->v->is_flat;
+	return s->is_rep && s->step > 0 && s->v->is_flat && !s->is_debugged;
 }
 
 /* Forward copy in units of n: a destination just above the source repeats

@@ -46,7 +46,8 @@ while read -r name seconds; do
 	rm -f /tmp/out
 done </jobs/list
 echo "@begin dmesg 0 -"
-dmesg | grep -E 'WARNING:|BUG:|Oops|Call Trace|general protection|lockup|stall'
+dmesg | grep -v ' traps: ' |
+	grep -E 'WARNING:|BUG:|Oops|Call Trace|general protection|lockup|stall'
 echo
 echo "@end dmesg"
 poweroff -f
@@ -106,7 +107,8 @@ class Bundle:
     def host(self, command, seconds=30):
         """(status, output) of a job's command on the host."""
         r = subprocess.run(
-            ["timeout", "-s", "KILL", str(seconds), "sh", "-c", command],
+            ["timeout", "-s", "KILL", str(seconds), "busybox", "sh", "-c",
+             "ulimit -c 0\n" + command],
             cwd=os.path.join(self.root, "t"), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=dict(os.environ, HOME="/tmp", TZ="UTC", LC_ALL="C"))
