@@ -10,12 +10,13 @@
  * 64-bit code only XLAT_KEY_USER can differ.
  *
  * Not here: TSC_DEADLINE and the APIC's timer (the host's timer, under a
- * lock), CR writes, CPUID.
+ * lock), writes to other CRs than CR3, CPUID.
  */
 #include "soft/leaf_int.h"
 
 #include "soft/apic_int.h"
 #include "soft/soft_sys.h"
+#include "soft/xlat_int.h"
 
 static bool is_code64(const struct vcpu *v)
 {
@@ -60,6 +61,15 @@ u32 soft_sysret_leaf(struct vcpu *v, u32 arg)
 	return arrive(v);
 }
 
+/* A serializing instruction compares the code that other vCPUs may still have
+ * been writing to when it was read (smc.c): not here. */
+static bool has_doubts(const struct vcpu *v)
+{
+	struct xlat *x = v->vm->xlat;
+
+	return x && atomic_load(&x->doubts);
+}
+
 /* ---- IRET ---- */
 
 /* A descriptor of the GDT that is present and accessed, and of privilege
@@ -91,13 +101,6 @@ static bool read_iret_ss(struct vcpu *v, u16 sel, unsigned cpl,
 		return false;
 	soft_seg_set_null(out, sel);
 	return true;
-}
-
-/* IRET serializes, and what other vCPUs may still write to has to be looked
- * at then (smc.c). */
-static bool has_doubts(const struct vcpu *v)
-{
-	return v->vm->xlat && v->vm->vcpu_count > 1;
 }
 
 u32 soft_iretq_leaf(struct vcpu *v, u32 arg)
@@ -278,7 +281,7 @@ u32 soft_wrmsr_leaf(struct vcpu *v, u32 arg)
 	u32 index = (u32)v->gpr[X86_RCX];
 	u64 *base = base_msr(v, index);
 
-	if (!is_system64(v))
+	if (!is_system64(v) || has_doubts(v))
 		return LEAF_T0;
 	if (base && soft_is_canonical(value))
 		*base = value;
@@ -331,4 +334,25 @@ u32 soft_clts_leaf(struct vcpu *v, u32 arg)
 	v->cr0 &= ~X86_CR0_TS; /* another mode key */
 	v->rip = v->next_rip;
 	return LEAF_LEAVE;
+}
+
+/* What is known of the code that runs may have changed: it is looked up. */
+static u32 translations_changed(struct vcpu *v)
+{
+	v->rip = v->next_rip;
+	return arrive(v);
+}
+
+u32 soft_wrcr3_leaf(struct vcpu *v, u32 arg)
+{
+	if (!is_system64(v) || !soft_cr3_switch_leaf(v, v->gpr[arg & 15]))
+		return LEAF_T0;
+	return translations_changed(v);
+}
+
+u32 soft_invlpg_reg_leaf(struct vcpu *v, u32 arg)
+{
+	if (!is_system64(v) || !soft_invlpg_leaf(v, v->gpr[arg & 15]))
+		return LEAF_T0;
+	return translations_changed(v);
 }

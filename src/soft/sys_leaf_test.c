@@ -40,6 +40,8 @@ static const struct op ops[] = {
 	 4,
 	 {0x44, 0x0f, 0x20, 0xc2}},
 	{"clts", soft_clts_leaf, 0, 2, {0x0f, 0x06}},
+	{"mov cr3,rbx", soft_wrcr3_leaf, 3, 3, {0x0f, 0x22, 0xdb}},
+	{"invlpg [rbx]", soft_invlpg_reg_leaf, 3, 3, {0x0f, 0x01, 0x3b}},
 };
 
 static u64 random_pointer(u64 *seed)
@@ -110,6 +112,19 @@ static void random_descriptors(struct testvm *t, u64 *seed)
 		st_le64(d, ld_le64(d) ^ bit);
 }
 
+/* A value for CR3, often a good one, and CR4.PCIDE. */
+static void random_cr3(struct vcpu *v, u64 r)
+{
+	v->cr4 &= ~X86_CR4_PCIDE;
+	if (r & 1)
+		v->cr4 |= X86_CR4_PCIDE;
+	v->gpr[X86_RBX] = LV_PML4 | (r >> 8 & 0xf);
+	if (r & 2)
+		v->gpr[X86_RBX] |= BIT64(63);
+	if (!(r & 0x70))
+		v->gpr[X86_RBX] |= BIT64(40 + (r >> 16) % 24);
+}
+
 static void random_state(struct testvm *t, const struct op *op, u64 *seed)
 {
 	static const u32 msrs[] = {X86_MSR_FS_BASE,
@@ -156,6 +171,8 @@ static void random_state(struct testvm *t, const struct op *op, u64 *seed)
 					   : 0);
 	atomic_store(&v->kick, 0);
 	v->shadow = 0;
+	if (op->fn == soft_wrcr3_leaf)
+		random_cr3(v, lv_random(seed));
 	v->rip = TV_CODE;
 	v->key = v->cpl ? XLAT_KEY_USER : 0;
 	v->super.jc_key = 0;
