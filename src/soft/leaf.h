@@ -70,7 +70,8 @@ u32 soft_wrmsr_leaf(struct vcpu *v, u32 arg);
 /* arg: register written | control register << 4. */
 u32 soft_rdcr_leaf(struct vcpu *v, u32 arg);
 u32 soft_clts_leaf(struct vcpu *v, u32 arg);
-/* arg: the register with CR3's new value; with the linear address, for the
- * form without index, displacement and override. */
-u32 soft_wrcr3_leaf(struct vcpu *v, u32 arg);
+/* arg: register read | control register << 4. CR3 only. */
+u32 soft_wrcr_leaf(struct vcpu *v, u32 arg);
+/* arg: the register with the linear address, or LEAF_NO_REG: another form. */
+#define LEAF_NO_REG 16u
 u32 soft_invlpg_reg_leaf(struct vcpu *v, u32 arg);

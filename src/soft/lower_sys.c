@@ -7,6 +7,7 @@
  * at it stands behind the next instruction, so the shadow holds and no pair
  * of STI and CLI with an instruction between goes without a look.
  */
+#include "soft/leaf.h"
 #include "soft/lower.h"
 
 #include "soft/access.h"
@@ -50,7 +51,8 @@ static const struct {
 	{ISA_OP_RDTSC, XT_LEAF_RDTSC},	   {ISA_OP_RDTSCP, XT_LEAF_RDTSC},
 	{ISA_OP_RDPID, XT_LEAF_RDPID},	   {ISA_OP_RDMSR, XT_LEAF_RDMSR},
 	{ISA_OP_WRMSR, XT_LEAF_WRMSR},	   {ISA_OP_MOV_FROM_CR, XT_LEAF_RDCR},
-	{ISA_OP_CLTS, XT_LEAF_CLTS},
+	{ISA_OP_CLTS, XT_LEAF_CLTS},	   {ISA_OP_MOV_TO_CR, XT_LEAF_WRCR},
+	{ISA_OP_INVLPG, XT_LEAF_INVLPG},
 };
 
 static u32 leaf_argument(const struct insn *in)
@@ -60,7 +62,14 @@ static u32 leaf_argument(const struct insn *in)
 		return 1;
 	case ISA_OP_RDPID:
 		return in->rm;
+	case ISA_OP_INVLPG: /* the plain form */
+		return in->index == X86_REG_NONE && in->base < 16 &&
+				       !in->disp && in->seg < X86_FS &&
+				       in->asize == 8
+			       ? in->base
+			       : LEAF_NO_REG;
 	case ISA_OP_MOV_FROM_CR:
+	case ISA_OP_MOV_TO_CR:
 		return in->rm | (u32)in->reg << 4;
 	default:
 		return 0;

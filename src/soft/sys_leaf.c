@@ -343,16 +343,17 @@ static u32 translations_changed(struct vcpu *v)
 	return arrive(v);
 }
 
-u32 soft_wrcr3_leaf(struct vcpu *v, u32 arg)
+u32 soft_wrcr_leaf(struct vcpu *v, u32 arg)
 {
-	if (!is_system64(v) || !soft_cr3_switch_leaf(v, v->gpr[arg & 15]))
+	if (arg >> 4 != 3 || !is_system64(v) ||
+	    !soft_cr3_switch_leaf(v, v->gpr[arg & 15]))
 		return LEAF_T0;
 	return translations_changed(v);
 }
 
 u32 soft_invlpg_reg_leaf(struct vcpu *v, u32 arg)
 {
-	if (!is_system64(v) || !soft_invlpg_leaf(v, v->gpr[arg & 15]))
+	if (arg > 15 || !is_system64(v) || !soft_invlpg_leaf(v, v->gpr[arg]))
 		return LEAF_T0;
 	return translations_changed(v);
 }

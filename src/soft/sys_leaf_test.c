@@ -40,7 +40,7 @@ static const struct op ops[] = {
 	 4,
 	 {0x44, 0x0f, 0x20, 0xc2}},
 	{"clts", soft_clts_leaf, 0, 2, {0x0f, 0x06}},
-	{"mov cr3,rbx", soft_wrcr3_leaf, 3, 3, {0x0f, 0x22, 0xdb}},
+	{"mov cr3,rbx", soft_wrcr_leaf, 3 | 3 << 4, 3, {0x0f, 0x22, 0xdb}},
 	{"invlpg [rbx]", soft_invlpg_reg_leaf, 3, 3, {0x0f, 0x01, 0x3b}},
 };
 
@@ -171,7 +171,7 @@ static void random_state(struct testvm *t, const struct op *op, u64 *seed)
 					   : 0);
 	atomic_store(&v->kick, 0);
 	v->shadow = 0;
-	if (op->fn == soft_wrcr3_leaf)
+	if (op->fn == soft_wrcr_leaf)
 		random_cr3(v, lv_random(seed));
 	v->rip = TV_CODE;
 	v->key = v->cpl ? XLAT_KEY_USER : 0;

@@ -309,6 +309,8 @@ static const struct {
 	{XT_LEAF_WRMSR, soft_wrmsr_leaf},
 	{XT_LEAF_RDCR, soft_rdcr_leaf},
 	{XT_LEAF_CLTS, soft_clts_leaf},
+	{XT_LEAF_WRCR, soft_wrcr_leaf},
+	{XT_LEAF_INVLPG, soft_invlpg_reg_leaf},
 };
 
 void xlat_make_thunks(struct xlat *x)

@@ -37,6 +37,8 @@ enum xlat_thunk {
 	XT_LEAF_WRMSR,
 	XT_LEAF_RDCR,
 	XT_LEAF_CLTS,
+	XT_LEAF_WRCR,
+	XT_LEAF_INVLPG,
 	XT_COUNT,
 };
 

@@ -91,6 +91,8 @@ static enum lower_rule rule_of(u16 op)
 	case ISA_OP_WRMSR:
 	case ISA_OP_MOV_FROM_CR:
 	case ISA_OP_CLTS:
+	case ISA_OP_MOV_TO_CR:
+	case ISA_OP_INVLPG:
 		return LOWER_64;
 	case ISA_OP_CLI:
 	case ISA_OP_STI:
@@ -170,6 +172,8 @@ enum trace_flow trace_insn_flow(const struct insn *in)
 	case ISA_OP_SYSCALL:
 	case ISA_OP_SYSRET:
 	case ISA_OP_IRET:
+	case ISA_OP_MOV_TO_CR: /* the mapping of what follows may change */
+	case ISA_OP_INVLPG:
 		return TRACE_LEAVE;
 	default:
 		return TRACE_NEXT;
