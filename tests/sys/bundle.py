@@ -81,8 +81,12 @@ class Bundle:
         is linked with."""
         place = place or "/t/" + os.path.basename(source)
         self.copy(source, place)
-        for library in libraries(source):
-            self.copy(library, library)
+        self.libraries_of(source)
+
+    def libraries_of(self, program):
+        for library in libraries(program):
+            if not library.startswith(self.root):
+                self.copy(library, library)
 
     def copy(self, source, place):
         target = self.root + place
@@ -122,8 +126,10 @@ class Bundle:
         initrd = guest.initramfs(self.name, self.init)
         try:
             status, out, err = guest.run(
-                "run", "--kernel", guest.debian_kernel(), "--initrd", initrd,
-                "--append", "console=ttyS0 quiet loglevel=1 panic=-1 " + append,
+                "run", "--engine", "soft",
+                "--kernel", guest.debian_kernel(), "--initrd", initrd,
+                "--append",
+                "console=ttyS0 quiet loglevel=1 panic=-1 " + append,
                 "--cpus", str(cpus), "--memory", memory, "--network", "none",
                 "--no-reboot", *options, timeout=timeout)
             self.console = out + err
