@@ -120,16 +120,30 @@ static void walk_log(const struct walk *w)
 				  (unsigned long long)w->entries[i].gpa);
 }
 
+/* A and D were set: tables may hold code, too. */
+static void walk_stored(struct vcpu *v, const struct walk *w)
+{
+	for (u32 i = 0; i < w->depth; i++)
+		if (w->stored & BIT32(i))
+			smc_written(v->vm, w->entries[i].gpa,
+				    w->entries[i].is_wide ? 8 : 4);
+}
+
 /* Walks for one access, or raises. */
 static void walk_or_raise(struct vcpu *v, gva_t va, unsigned how,
 			  struct walk *w)
 {
-	enum walk_status status;
+	enum walk_status status = WALK_AGAIN;
 
 	if (v->is_long && !soft_is_canonical(va))
 		soft_gp(v, 0);
-	status = soft_walk(v, va, how, 0, w);
-	if (status == WALK_STUCK)
+	for (int i = 0; i < WALK_RETRIES; i++) {
+		status = soft_walk(v, va, how, 0, w);
+		walk_stored(v, w);
+		if (status != WALK_AGAIN)
+			break;
+	}
+	if (status == WALK_AGAIN)
 		soft_internal_error(v, "page-table entry of 0x%llx never stays",
 				    (unsigned long long)va);
 	if (status == WALK_FAULT) {

@@ -6,7 +6,8 @@
 
 #include "soft/soft_int.h"
 
-#define WALK_LEVELS 4
+#define WALK_LEVELS  4
+#define WALK_RETRIES 1000 /* after WALK_AGAIN; then it is hopeless */
 
 struct walk_entry {
 	u8 *host; /* NULL: not in RAM */
@@ -31,7 +32,7 @@ struct walk {
 enum walk_status {
 	WALK_OK,
 	WALK_FAULT,
-	WALK_STUCK, /* an entry changed under us each time that we tried */
+	WALK_AGAIN, /* an entry changed under us */
 	WALK_SLOW,  /* leaf callers only: a store that needs more than this */
 };
 

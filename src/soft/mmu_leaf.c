@@ -5,7 +5,12 @@
  * soft_walk() collects the entries on the way and checks reserved bits level
  * by level; permissions are checked at the leaf; only an access that is going
  * to succeed sets A and D, each by a compare-exchange against the value that
- * was checked. When one loses, the walk starts again from the root.
+ * was checked. When one loses, the walk is done again.
+ *
+ * Two caches (v->walks) make it short: 2 MiB pieces of large pages with all
+ * that was found about them, and the tables of the last level. An entry is
+ * made by a walk that has set A; what a cache does not allow is looked at from
+ * the root before it is a fault, so that nobody loops on what is stale.
  *
  * The TLB holds RAM and ROM pages only, and no page with an enabled data
  * breakpoint: accesses to those take the slow path, which notes the hit in
@@ -25,8 +30,6 @@
 #include "soft/apic_int.h"
 #include "soft/mmu_int.h"
 #include "soft/xlat.h"
-
-#define WALK_RETRIES 1000
 
 static bool has_nx(const struct vcpu *v)
 {
@@ -214,14 +217,24 @@ static u32 fault_code(const struct vcpu *v, unsigned how)
 	return code;
 }
 
+static bool needs_bits(const struct walk_entry *e, u64 bits)
+{
+	return (e->value & bits) != bits && !e->is_rom;
+}
+
+/* What an access sets in entries[i]. */
+static u64 wanted_bits(const struct walk *w, u32 i, unsigned how)
+{
+	return i == w->depth - 1 && (how & SOFT_W) ? X86_PTE_A | X86_PTE_D
+						   : X86_PTE_A;
+}
+
 static bool set_accessed_dirty(struct walk *w, unsigned how)
 {
 	for (u32 i = 0; i < w->depth; i++) {
 		struct walk_entry *e = &w->entries[i];
-		u64 bits = X86_PTE_A, old = e->value;
+		u64 bits = wanted_bits(w, i, how), old = e->value;
 
-		if (i == w->depth - 1 && (how & SOFT_W))
-			bits |= X86_PTE_D;
 		if (!entry_set(e, bits))
 			return false;
 		if (e->value != old)
@@ -230,49 +243,198 @@ static bool set_accessed_dirty(struct walk *w, unsigned how)
 	return true;
 }
 
+/* What will be stored into lies in a page with code. */
+static bool stores_into_code(struct vcpu *v, const struct walk *w, unsigned how)
+{
+	for (u32 i = 0; i < w->depth; i++) {
+		const struct walk_entry *e = &w->entries[i];
+		const struct smc_page *p = smc_page_of(v->vm->xlat, e->gpa);
+
+		if (needs_bits(e, wanted_bits(w, i, how)) && p &&
+		    atomic_load(&p->code))
+			return true;
+	}
+	return false;
+}
+
+/* Nobody hears of the stores of generated code, so tables that hold code are
+ * not its business. With other vCPUs the lock keeps translations away from
+ * between the look and the store. */
+static enum walk_status set_bits_leaf(struct vcpu *v, struct walk *w,
+				      unsigned how)
+{
+	struct xlat *x = v->vm->xlat;
+	enum walk_status status = WALK_SLOW;
+	bool is_locked = x && v->vm->vcpu_count > 1, is_needed = false;
+
+	for (u32 i = 0; i < w->depth; i++)
+		is_needed |= needs_bits(&w->entries[i], wanted_bits(w, i, how));
+	if (!is_needed)
+		return WALK_OK;
+	if (is_locked && !xlat_trylock(x))
+		return WALK_SLOW;
+	if (!x || !stores_into_code(v, w, how))
+		status = set_accessed_dirty(w, how) ? WALK_OK : WALK_AGAIN;
+	if (is_locked)
+		xlat_unlock(x);
+	return status;
+}
+
+/* ---- what walks have found before ---- */
+
+#define LARGE_BITS 21
+
+/* The large page of va admits this access. */
+static bool find_large(const struct vcpu *v, gva_t va, unsigned how,
+		       struct walk *w)
+{
+	unsigned i = (va >> LARGE_BITS) % SOFT_WALK_LARGES;
+	const struct soft_walk_large *l = &v->walks.large[i];
+
+	if (!(v->walks.large_used >> i & 1) || l->tag != va >> LARGE_BITS)
+		return false;
+	w->rights = l->rights & ~X86_PTE_D;
+	w->is_dirty = l->rights & X86_PTE_D;
+	w->is_global = v->walks.large_global >> i & 1;
+	w->is_large = true;
+	w->gpa = l->gpa | (va & (BIT64(LARGE_BITS) - 1));
+	return rights_allow(v, w, how) && (w->is_dirty || !(how & SOFT_W));
+}
+
+static void note_large_walk(struct vcpu *v, gva_t va, const struct walk *w)
+{
+	unsigned i = (va >> LARGE_BITS) % SOFT_WALK_LARGES;
+
+	v->walks.large[i] = (struct soft_walk_large){
+		.tag = va >> LARGE_BITS,
+		.gpa = w->gpa & ~(BIT64(LARGE_BITS) - 1),
+		.rights = w->rights | (w->is_dirty ? X86_PTE_D : 0)};
+	v->walks.large_used |= BIT64(i);
+	v->walks.large_global &= ~BIT64(i);
+	if (w->is_global)
+		v->walks.large_global |= BIT64(i);
+}
+
+/* Goes on from the last level's table. */
+static bool walk_from_table(struct vcpu *v, gva_t va, unsigned how,
+			    struct walk *w)
+{
+	unsigned i = (va >> LARGE_BITS) % SOFT_WALK_PTS;
+	const struct soft_walk_pt *t = &v->walks.pt[i];
+	struct walk_entry *e = &w->entries[0];
+	u64 off = (va >> 12 & 511) * 8;
+
+	if (!v->is_long || !(v->walks.pt_used >> i & 1) ||
+	    t->tag != va >> LARGE_BITS || t->root != (v->cr3 & X86_PTE_ADDR))
+		return false;
+	*e = (struct walk_entry){
+		.host = t->host + off, .gpa = t->gpa + off, .is_wide = true};
+	e->value = __atomic_load_n((u64 *)e->host, __ATOMIC_ACQUIRE);
+	if (!(e->value & X86_PTE_P) ||
+	    (e->value & reserved_bits(v, 1, e->value)))
+		return false;
+	w->depth = 1;
+	w->rights =
+		(t->rights & (e->value | X86_PTE_NX)) | (e->value & X86_PTE_NX);
+	w->gpa = (e->value & X86_PTE_ADDR) | (va & 0xfff);
+	return rights_allow(v, w, how);
+}
+
+static void note_table(struct vcpu *v, gva_t va, const struct walk *w)
+{
+	unsigned i = (va >> LARGE_BITS) % SOFT_WALK_PTS;
+	const struct walk_entry *e = &w->entries[WALK_LEVELS - 1];
+	u64 rights = X86_PTE_W | X86_PTE_U, off = (va >> 12 & 511) * 8;
+
+	if (!v->is_long || w->depth != WALK_LEVELS || e->is_rom)
+		return;
+	for (u32 k = 0; k < WALK_LEVELS - 1; k++) {
+		u64 value = w->entries[k].value;
+
+		rights &= value | X86_PTE_NX;
+		rights |= value & X86_PTE_NX;
+	}
+	v->walks.pt[i] = (struct soft_walk_pt){.tag = va >> LARGE_BITS,
+					       .root = v->cr3 & X86_PTE_ADDR,
+					       .gpa = e->gpa - off,
+					       .host = e->host - off,
+					       .rights = rights};
+	v->walks.pt_used |= BIT64(i);
+}
+
+/* ---- one walk ---- */
+
 static void walk_start(struct walk *w)
 {
-	u32 stored = w->stored;
-
-	__builtin_memset(w, 0, sizeof(*w));
+	w->gpa = 0;
 	w->rights = X86_PTE_W | X86_PTE_U;
-	w->stored = stored;
+	w->is_large = w->is_global = w->is_dirty = false;
+	w->error = w->depth = w->stored = 0;
+}
+
+/* The access will succeed: A and D. */
+static enum walk_status walk_end(struct vcpu *v, unsigned how, u32 flags,
+				 struct walk *w)
+{
+	enum walk_status status;
+	u64 leaf;
+
+	if (flags & WALK_LEAF)
+		status = set_bits_leaf(v, w, how);
+	else
+		status = set_accessed_dirty(w, how) ? WALK_OK : WALK_AGAIN;
+	leaf = w->entries[w->depth - 1].value;
+	w->is_dirty = leaf & X86_PTE_D;
+	w->is_global = (leaf & X86_PTE_G) && (v->cr4 & X86_CR4_PGE);
+	return status;
+}
+
+/* A fault is a fault only if a walk from the root says so. */
+static enum walk_status walk_from_root(struct vcpu *v, gva_t va, unsigned how,
+				       u32 flags, struct walk *w)
+{
+	enum walk_status status;
+	u32 rc = (v->cr4 & X86_CR4_PAE) ? walk_wide(v, va, w)
+					: walk_narrow(v, va, w);
+
+	if (rc) {
+		w->error = fault_code(v, how) | (rc == ~0u ? 0 : rc);
+		return WALK_FAULT;
+	}
+	if (flags & WALK_DEBUG)
+		return WALK_OK;
+	if (!rights_allow(v, w, how)) {
+		w->error = fault_code(v, how) | X86_PF_P;
+		return WALK_FAULT;
+	}
+	status = walk_end(v, how, flags, w);
+	if (status != WALK_OK)
+		return status;
+	if (w->is_large)
+		note_large_walk(v, va, w);
+	else
+		note_table(v, va, w);
+	return WALK_OK;
 }
 
 enum walk_status soft_walk(struct vcpu *v, gva_t va, unsigned how, u32 flags,
 			   struct walk *w)
 {
-	w->stored = 0;
-	for (int i = 0; i < WALK_RETRIES; i++) {
-		u64 leaf;
-		u32 rc;
-
-		walk_start(w);
-		if (!(v->cr0 & X86_CR0_PG)) {
-			w->is_dirty = true;
-			w->gpa = va;
-			return WALK_OK;
-		}
-		rc = (v->cr4 & X86_CR4_PAE) ? walk_wide(v, va, w)
-					    : walk_narrow(v, va, w);
-		if (rc) {
-			w->error = fault_code(v, how) | (rc == ~0u ? 0 : rc);
-			return WALK_FAULT;
-		}
-		if (flags & WALK_DEBUG)
-			return WALK_OK;
-		if (!rights_allow(v, w, how)) {
-			w->error = fault_code(v, how) | X86_PF_P;
-			return WALK_FAULT;
-		}
-		if (!set_accessed_dirty(w, how))
-			continue;
-		leaf = w->entries[w->depth - 1].value;
-		w->is_dirty = leaf & X86_PTE_D;
-		w->is_global = (leaf & X86_PTE_G) && (v->cr4 & X86_CR4_PGE);
+	walk_start(w);
+	if (!(v->cr0 & X86_CR0_PG)) {
+		w->is_dirty = true;
+		w->gpa = va;
 		return WALK_OK;
 	}
-	return WALK_STUCK;
+	if (!(flags & WALK_DEBUG)) {
+		if (find_large(v, va, how, w))
+			return WALK_OK;
+		walk_start(w);
+		if (walk_from_table(v, va, how, w))
+			return walk_end(v, how, flags, w);
+		walk_start(w);
+	}
+	return walk_from_root(v, va, how, flags, w);
 }
 
 const struct mem_slot *soft_walk_slot(struct vcpu *v, const struct walk *w)
@@ -365,11 +527,18 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 static bool leaf_walk(struct vcpu *v, gva_t va, unsigned how, struct walk *w,
 		      const struct mem_slot **out_slot)
 {
+	enum walk_status status = WALK_AGAIN;
+
 	if (!v->super.is_ready || !v->user->is_ready ||
 	    soft_va_wrap(v, va, how) != va ||
 	    (v->is_long && !soft_is_canonical(va)))
 		return false;
-	if (soft_walk(v, va, how, WALK_LEAF, w) != WALK_OK)
+	for (int i = 0; i < WALK_RETRIES; i++) {
+		status = soft_walk(v, va, how, WALK_LEAF, w);
+		if (status != WALK_AGAIN)
+			break;
+	}
+	if (status != WALK_OK)
 		return false;
 	*out_slot = soft_walk_slot(v, w);
 	return *out_slot != NULL;

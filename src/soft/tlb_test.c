@@ -300,6 +300,162 @@ static void load_of_cr3_keeps_code_in_global_pages(void **state)
 	tv_free(t);
 }
 
+/* ---- walks ---- */
+
+/* The #PF's error code, or -1. */
+static int fault_of(struct testvm *t, gva_t va, unsigned how)
+{
+	if (sigsetjmp(t->v->unwind, 0)) {
+		assert_int_equal(t->v->exc.vector, X86_VEC_PF);
+		return (int)t->v->exc.error;
+	}
+	soft_probe(t->v, va, 1, how);
+	return -1;
+}
+
+static void large_page_is_walked_once(void **state)
+{
+	struct testvm *t = setup(0);
+
+	st_le64(t->ram + LV_PD0, 0x87);
+	assert_int_equal(fault_of(t, 0x5000, SOFT_R), -1);
+	st_le64(t->ram + LV_PD0, 0);
+	assert_int_equal(fault_of(t, 0x1ff000, SOFT_R), -1);
+	assert_int_equal(t->v->super.tlb[0x1ff].meta & ~0xfffull, 0x1ff000);
+	assert_int_equal(fault_of(t, 0x200000, SOFT_R), 0);
+	soft_cr3_write(t->v, LV_PML4);
+	assert_int_equal(fault_of(t, 0x1fe000, SOFT_R), 0);
+	tv_free(t);
+}
+
+static void store_to_a_large_page_that_was_read_sets_dirty(void **state)
+{
+	struct testvm *t = setup(0);
+
+	st_le64(t->ram + LV_PD0, 0x87);
+	soft_tlb_flush(t->v, false);
+	assert_int_equal(fault_of(t, 0x5000, SOFT_R), -1);
+	assert_int_equal(ld_le64(t->ram + LV_PD0), 0xa7);
+	assert_int_equal(fault_of(t, 0x6000, SOFT_W), -1);
+	assert_int_equal(ld_le64(t->ram + LV_PD0), 0xe7);
+	tv_free(t);
+}
+
+static void rights_of_a_large_page_hold_for_each_refill(void **state)
+{
+	struct testvm *t = setup(0);
+
+	st_le64(t->ram + LV_PD0, 0x81); /* not for users, not to be written */
+	soft_tlb_flush(t->v, false);
+	assert_int_equal(fault_of(t, 0x5000, SOFT_R), -1);
+	assert_int_equal(fault_of(t, 0x6000, SOFT_W), X86_PF_P | X86_PF_W);
+	set_cpl(t, 3);
+	assert_int_equal(fault_of(t, 0x7000, SOFT_R | SOFT_SUPER), -1);
+	assert_int_equal(fault_of(t, 0x6000, SOFT_R), X86_PF_P | X86_PF_U);
+	st_le64(t->ram + LV_PD0, 0x87); /* more rights need no INVLPG */
+	assert_int_equal(fault_of(t, 0x6000, SOFT_W), -1);
+	tv_free(t);
+}
+
+/* Reads through the window's table, then takes the way to it away. */
+static struct testvm *setup_cut_off(void)
+{
+	struct testvm *t = setup_pcids();
+
+	assert_int_equal(fault_of(t, VA, SOFT_R), -1);
+	st_le64(t->ram + LV_PDPT + 8, 0);
+	return t;
+}
+
+static void known_table_makes_a_walk_short(void **state)
+{
+	struct testvm *t = setup_cut_off();
+
+	assert_int_equal(fault_of(t, VA + 4096, SOFT_W), -1);
+	assert_int_equal(ld_le64(t->ram + LV_PT1 + (PAGE + 1) * 8) & 0x60,
+			 X86_PTE_A | X86_PTE_D);
+	lv_map(t, PAGE + 2, 0);
+	assert_int_equal(fault_of(t, VA + 0x2000, SOFT_R), 0);
+	assert_int_equal(fault_of(t, LV_DATA + 0x200000, SOFT_R), 0);
+	tv_free(t);
+}
+
+static void what_drops_translations_drops_known_tables(void **state)
+{
+	struct testvm *t = setup_cut_off();
+
+	soft_tlb_flush_page(t->v, 0x5000);
+	assert_int_equal(fault_of(t, VA + 4096, SOFT_R), 0);
+	tv_free(t);
+	t = setup_cut_off();
+	soft_cr3_write(t->v, LV_PML4);
+	assert_int_equal(fault_of(t, VA + 4096, SOFT_R), 0);
+	tv_free(t);
+	t = setup_cut_off();
+	invpcid(t, 1, 2, 0);
+	assert_int_equal(fault_of(t, VA + 4096, SOFT_R), 0);
+	tv_free(t);
+	t = setup_cut_off();
+	soft_tlb_flush(t->v, true);
+	assert_int_equal(fault_of(t, VA + 4096, SOFT_R), 0);
+	tv_free(t);
+}
+
+static void known_tables_are_of_one_root(void **state)
+{
+	struct testvm *t = setup_cut_off();
+
+	soft_cr3_write(t->v, ROOT_B | 2); /* the PCID is known from now on */
+	st_le64(t->ram + LV_PDPT + 8, LV_PD1 | 7);
+	soft_cr3_write(t->v, LV_PML4);
+	assert_int_equal(fault_of(t, VA + 4096, SOFT_R), -1);
+	st_le64(t->ram + LV_PDPT + 8, 0);
+	soft_cr3_write(t->v, ROOT_B | 2 | KEEP);
+	assert_int_equal(fault_of(t, VA + 0x2000, SOFT_R), 0);
+	soft_cr3_write(t->v, LV_PML4 | KEEP);
+	assert_int_equal(fault_of(t, VA + 0x3000, SOFT_R), -1);
+	tv_free(t);
+}
+
+static void refusal_of_a_known_table_is_looked_at_from_the_root(void **state)
+{
+	struct testvm *t = setup(0);
+
+	st_le64(t->ram + LV_PD1, LV_PT1 | 5);
+	soft_tlb_flush(t->v, false);
+	assert_int_equal(fault_of(t, VA, SOFT_R), -1);
+	assert_int_equal(fault_of(t, VA, SOFT_W), X86_PF_P | X86_PF_W);
+	st_le64(t->ram + LV_PD1, LV_PT1 | 7);
+	assert_int_equal(fault_of(t, VA + 4096, SOFT_W), -1);
+	tv_free(t);
+}
+
+static void walk_that_marks_a_table_with_code_ends_that_code(void **state)
+{
+	struct testvm *t = setup(0);
+	struct smc_page *p;
+
+	if (!t->v->vm->xlat) {
+		tv_free(t);
+		skip();
+	}
+	p = smc_page_of(t->v->vm->xlat, LV_PT1);
+	lv_map(t, PAGE, OLD | RWU);
+	atomic_store(&p->code, ~0ull);
+	assert_false(soft_tlb_fill_leaf(t->v, VA, SOFT_W));
+	assert_int_equal(ld_le64(t->ram + LV_PT1 + PAGE * 8), OLD | RWU);
+	assert_true(atomic_load(&p->code) == ~0ull);
+	assert_int_equal(fault_of(t, VA, SOFT_W), -1);
+	assert_int_equal(ld_le64(t->ram + LV_PT1 + PAGE * 8), OLD | RWU | 0x60);
+	assert_true(atomic_load(&p->code) == 0);
+	/* What has all its marks may be walked by anybody. */
+	atomic_store(&p->code, ~0ull);
+	soft_tlb_flush(t->v, false);
+	assert_true(soft_tlb_fill_leaf(t->v, VA, SOFT_W));
+	atomic_store(&p->code, 0);
+	tv_free(t);
+}
+
 #define T(f) cmocka_unit_test(f)
 
 int main(void)
@@ -316,6 +472,14 @@ int main(void)
 		T(invlpg_drops_code_that_may_lie_in_the_page),
 		T(invlpg_in_a_large_page_drops_all_of_its_code),
 		T(load_of_cr3_keeps_code_in_global_pages),
+		T(large_page_is_walked_once),
+		T(store_to_a_large_page_that_was_read_sets_dirty),
+		T(rights_of_a_large_page_hold_for_each_refill),
+		T(known_table_makes_a_walk_short),
+		T(what_drops_translations_drops_known_tables),
+		T(known_tables_are_of_one_root),
+		T(refusal_of_a_known_table_is_looked_at_from_the_root),
+		T(walk_that_marks_a_table_with_code_ends_that_code),
 	};
 
 	return test_run("tlb", tests);
