@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A machine with one or two vCPUs in 64-bit mode that run on threads of their
+/* A machine with one to four vCPUs in 64-bit mode that run on threads of their
  * own, for tests of what a guest sees and what the host keeps (include
  * test/test.h first). Guest programs are assembled into the test with
  * SMP_CODE and copied into RAM; they must not depend on where they are.
@@ -21,6 +21,7 @@
 #include "soft/soft_int.h"
 #include "x86/cpuid.h"
 
+#define SMP_VCPUS 4
 #define SMP_RAM	  (8 * MIB)
 #define SMP_ALIAS (8 * MIB)
 #define SMP_GDT	  0x1000
@@ -28,7 +29,7 @@
 #define SMP_PML4  0x4000  /* and PDPT, PD, PD of the fourth GiB */
 #define SMP_ENDED 0x9000  /* u32: programs that have ended */
 #define SMP_STACK 0x10000 /* top of vCPU 0's; 4 KiB each */
-#define SMP_CODE0 0x20000 /* vCPU 0's program; 64 KiB each */
+#define SMP_CODE0 0x20000 /* vCPU 0's program; 64 KiB each, for three */
 #define SMP_PATCH 0x50000 /* for tests that modify code */
 #define SMP_TRAP  0x60000 /* handlers of a test */
 #define SMP_VARS  0x80000
@@ -44,16 +45,22 @@
 		".popsection\n")
 #define SMP_DONE "lock incl 0x9000\n 99: hlt\n jmp 99b\n"
 
+struct smp_thread {
+	struct smpvm *t;
+	u32 id;
+};
+
 struct smpvm {
 	struct mem *mem;
 	struct kvm_cpuid2 *cpuid;
 	struct engine_vm *vm;
-	struct vcpu *v[2];
+	struct vcpu *v[SMP_VCPUS];
 	u32 n;
 	u8 *ram;
-	pthread_t threads[2];
-	enum vcpu_exit exits[2];
-	struct err errs[2];
+	pthread_t threads[SMP_VCPUS];
+	struct smp_thread args[SMP_VCPUS];
+	enum vcpu_exit exits[SMP_VCPUS];
+	struct err errs[SMP_VCPUS];
 };
 
 /* As a device writes: what was translated from there is forgotten. */
@@ -152,29 +159,23 @@ static inline void smp_free(struct smpvm *t)
 	free(t);
 }
 
-static inline void *smp_thread0(void *arg)
+static inline void *smp_thread_main(void *arg)
 {
-	struct smpvm *t = arg;
+	struct smp_thread *th = arg;
+	struct smpvm *t = th->t;
 
-	t->exits[0] = engine_soft.vcpu_run(t->v[0], &t->errs[0]);
-	return NULL;
-}
-
-static inline void *smp_thread1(void *arg)
-{
-	struct smpvm *t = arg;
-
-	t->exits[1] = engine_soft.vcpu_run(t->v[1], &t->errs[1]);
+	t->exits[th->id] = engine_soft.vcpu_run(t->v[th->id], &t->errs[th->id]);
 	return NULL;
 }
 
 static inline void smp_start(struct smpvm *t)
 {
-	static void *(*const mains[])(void *) = {smp_thread0, smp_thread1};
-
-	for (u32 i = 0; i < t->n; i++)
-		assert_int_equal(
-			pthread_create(&t->threads[i], NULL, mains[i], t), 0);
+	for (u32 i = 0; i < t->n; i++) {
+		t->args[i] = (struct smp_thread){t, i};
+		assert_int_equal(pthread_create(&t->threads[i], NULL,
+						smp_thread_main, &t->args[i]),
+				 0);
+	}
 }
 
 static inline void smp_sleep_ms(unsigned ms)
