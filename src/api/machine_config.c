@@ -109,6 +109,9 @@ static const struct field config_fields[] = {
 	 .doc = "a reset ends the machine"},
 	{"no_sandbox", FIELD_BOOL, CFG(no_sandbox),
 	 .doc = "for diagnosis: the vmm's system calls are not filtered"},
+	{"lockstep_every", FIELD_U32, CFG(lockstep_every), .max = 0xffffffff,
+	 .doc = "for diagnosis: the software engine checks its translator "
+		"against its interpreter at every n-th block; 0: never"},
 	{"debugcon_fd", FIELD_FD, CFG(debugcon_fd),
 	 .doc = "gets what is written to port 0xe9"},
 	{"serial_fd", FIELD_FD, CFG(serial_fd), .doc = "COM1's first client"},

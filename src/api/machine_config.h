@@ -57,6 +57,7 @@ struct api_machine_config {
 
 	bool debug_exit;   /* port 0xf4 ends the machine */
 	bool test_devices; /* fw_cfg and the test devices */
+	u32 lockstep_every; /* compare the engine's tiers; 0: no */
 	bool no_reboot;	   /* a reset ends the machine */
 	bool no_sandbox;   /* for diagnosis: no system call filter */
 	int debugcon_fd;   /* gets the bytes written to port 0xe9 */

@@ -7,7 +7,7 @@
 struct machine_options {
 	const char *name, *network, *engine, *console, *cpu_model;
 	const char *kernel, *initrd, *append, *debugcon;
-	u32 cpus, timeout_s;
+	u32 cpus, timeout_s, lockstep;
 	u64 memory_bytes;
 	struct cli_list disks, forwards;
 	bool rm, verbose, no_wait, debug_exit, test_devices, no_reboot,

@@ -188,6 +188,7 @@ static int fill_plain(struct start *s, struct err *err)
 	c->debug_exit = o->debug_exit;
 	c->test_devices = o->test_devices;
 	c->no_reboot = o->no_reboot;
+	c->lockstep_every = o->lockstep;
 	c->no_sandbox = o->no_sandbox;
 	c->log_level = o->verbose ? 2 : 1;
 	if (o->cpus < 1 || o->cpus > 64)

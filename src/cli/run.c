@@ -47,6 +47,8 @@ const struct cli_option run_options[] = {
 	{"no-reboot", CLI_FLAG, AT(no_reboot), NULL, "a reset ends the run"},
 	{"no-sandbox", CLI_FLAG, AT(no_sandbox), NULL,
 	 "for diagnosis: do not confine the machine's process"},
+	{"lockstep", CLI_COUNT, AT(lockstep), "N",
+	 "for diagnosis: check the translator at every N-th block"},
 	{0},
 };
 /* clang-format on */

@@ -42,6 +42,9 @@ struct engine_vm_config {
 	const struct engine_irqchip_ops *irqchip;
 	void *irqchip_opaque;
 	bool no_translator; /* the software engine only interprets */
+	/* For diagnosis: the software engine compares its tiers at every n-th
+	 * entry into translated code; 0: never. One vCPU only. */
+	u32 lockstep_every;
 };
 
 enum vcpu_exit {

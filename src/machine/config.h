@@ -46,6 +46,7 @@ struct machine_config {
 	bool has_virtio_console; /* the console is hvc0, not ttyS0 */
 	bool has_debug_exit;
 	bool has_test_devices;
-	int debugcon_fd; /* -1: none */
-	bool no_reboot;	 /* a reset ends the machine */
+	int debugcon_fd;    /* -1: none */
+	u32 lockstep_every; /* engine_vm_config */
+	bool no_reboot;	    /* a reset ends the machine */
 };

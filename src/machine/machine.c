@@ -80,6 +80,7 @@ static int engine_create(struct machine *m, struct err *err)
 		.vcpu_count = m->cfg.cpus,
 		.irqchip = &chipset_irqchip,
 		.irqchip_opaque = m,
+		.lockstep_every = m->cfg.lockstep_every,
 	};
 	int rc =
 		engine_select(m->cfg.engine, &m->engine, m->engine_reason, err);

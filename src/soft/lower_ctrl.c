@@ -28,6 +28,11 @@ void lower_probe(struct lower *l)
 {
 	struct emit *e = &l->e;
 
+	if (l->t->key & XLAT_KEY_LOCKSTEP) {
+		e_mov_ri(e, S1, XLAT_EXIT_LOOKUP);
+		e_jmp(e, l->thunks[XT_EXIT_VA]);
+		return;
+	}
 	e_mov(e, 8, S1, S0);
 	e_alu_ri(e, 8, ALU_AND, S1, -(i32)PAGE_BYTES);
 	e_store(e, 8, m_env(ENV_OFF(pcbase)), S1);
@@ -80,6 +85,12 @@ static void emit_cold(struct lower *l, const struct cold *c)
 		break;
 	case COLD_CHAIN:
 		l->exits[c->back].unlinked = e->pos;
+		if (l->t->key & XLAT_KEY_LOCKSTEP) {
+			l->flags_in_regs = true;
+			lower_leave(l, l->exits[c->back].target,
+				    XLAT_EXIT_LOOKUP, ISA_ALLF);
+			break;
+		}
 		e_mov_ri(e, S1, l->first_exit + c->back);
 		e_jmp(e, l->thunks[XT_CHAIN]);
 		break;

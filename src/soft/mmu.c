@@ -9,6 +9,7 @@
  * The walker and the filling of the TLB are in mmu_leaf.c, what empties it in
  * tlb_leaf.c.
  */
+#include "soft/lockstep.h"
 #include "soft/mmu_int.h"
 
 #include <sys/mman.h>
@@ -152,6 +153,18 @@ static void walk_or_raise(struct vcpu *v, gva_t va, unsigned how,
 	}
 }
 
+/* The interpreter runs to be compared: what it writes is a copy. */
+static void page_copy(struct vcpu *v, unsigned how, struct page *p)
+{
+	uintptr_t off = (uintptr_t)p->host & (PAGE_BYTES - 1);
+	bool is_write = how & SOFT_W;
+	u8 *host = lockstep_page(v, p->host - off, is_write);
+
+	if (!host || (is_write && p->is_rom))
+		lockstep_stop(v);
+	p->host = host + off;
+}
+
 /* Resolves the page of va for one access. */
 static void page_get(struct vcpu *v, gva_t va, unsigned how, struct page *out)
 {
@@ -174,10 +187,14 @@ static void page_get(struct vcpu *v, gva_t va, unsigned how, struct page *out)
 	out->gpa = w.gpa;
 	out->host = NULL;
 	slot = soft_walk_slot(v, &w);
+	if (!slot && v->on_copies)
+		lockstep_stop(v);
 	if (!slot)
 		return;
 	out->host = slot->hva + (w.gpa - slot->gpa);
 	out->is_rom = slot->flags & MEM_SLOT_ROM;
+	if (unlikely(v->on_copies))
+		page_copy(v, how, out);
 	soft_tlb_enter(v, va, how, &w, out->host - (va & 0xfff), out->is_rom);
 }
 
@@ -185,7 +202,7 @@ static void page_get(struct vcpu *v, gva_t va, unsigned how, struct page *out)
  * another vCPU could translate the old bytes in between. */
 static void stored(struct vcpu *v, gpa_t gpa, size_t n)
 {
-	if (v->vm->xlat)
+	if (v->vm->xlat && likely(!v->on_copies))
 		smc_written(v->vm, gpa, n);
 }
 

@@ -93,7 +93,7 @@ static inline struct soft_tlb_entry *soft_tlb_hit(struct vcpu *v, gva_t va,
 	unsigned i = soft_tlb_index(va);
 	struct soft_tlb_entry *e = soft_access_is_user(v, how)
 					   ? &v->user->tlb[i]
-					   : &v->super.tlb[i];
+					   : &v->super_now->tlb[i];
 
 	if ((va & ~0xfffull) != ((how & SOFT_W) ? e->tag_w : e->tag_r))
 		return NULL;

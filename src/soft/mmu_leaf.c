@@ -28,6 +28,7 @@
  * Source: SDM 3A §4.3-4.10.
  */
 #include "soft/apic_int.h"
+#include "soft/lockstep.h"
 #include "soft/mmu_int.h"
 #include "soft/xlat.h"
 
@@ -38,6 +39,14 @@ static bool has_nx(const struct vcpu *v)
 
 /* ---- walker ---- */
 
+static u8 *copy_of(const struct vcpu *v, u8 *host)
+{
+	uintptr_t off = (uintptr_t)host & (PAGE_BYTES - 1);
+	u8 *copy = lockstep_find(v->on_copies, host - off);
+
+	return copy ? copy + off : host;
+}
+
 static void entry_read(struct vcpu *v, gpa_t gpa, bool is_wide,
 		       struct walk_entry *out)
 {
@@ -47,6 +56,8 @@ static void entry_read(struct vcpu *v, gpa_t gpa, bool is_wide,
 	out->is_wide = is_wide;
 	out->is_rom = slot && (slot->flags & MEM_SLOT_ROM);
 	out->host = slot ? slot->hva + (gpa - slot->gpa) : NULL;
+	if (unlikely(v->on_copies) && slot)
+		out->host = copy_of(v, out->host);
 	if (!slot) {
 		out->value = is_wide ? ~0ull : ~0u;
 	} else if (is_wide) {
@@ -408,7 +419,7 @@ static enum walk_status walk_from_root(struct vcpu *v, gva_t va, unsigned how,
 		return WALK_FAULT;
 	}
 	status = walk_end(v, how, flags, w);
-	if (status != WALK_OK)
+	if (status != WALK_OK || v->on_copies)
 		return status;
 	if (w->is_large)
 		note_large_walk(v, va, w);
@@ -426,7 +437,8 @@ enum walk_status soft_walk(struct vcpu *v, gva_t va, unsigned how, u32 flags,
 		w->gpa = va;
 		return WALK_OK;
 	}
-	if (!(flags & WALK_DEBUG)) {
+	/* The walks that a translator's block is compared with start over. */
+	if (!(flags & WALK_DEBUG) && likely(!v->on_copies)) {
 		if (find_large(v, va, how, w))
 			return WALK_OK;
 		walk_start(w);
@@ -489,7 +501,7 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 		    const struct walk *w, u8 *host_page, bool is_rom)
 {
 	bool is_user = soft_access_is_user(v, how);
-	struct soft_space *t = is_user ? v->user : &v->super;
+	struct soft_space *t = is_user ? v->user : v->super_now;
 	unsigned i = soft_tlb_index(va);
 	struct soft_tlb_entry *e = &t->tlb[i];
 	unsigned base = is_user ? 0 : SOFT_SUPER;
@@ -519,8 +531,11 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	e->tag_r = page;
 	e->tag_w = SOFT_TLB_EMPTY;
 	if (w->is_dirty && !is_rom && rights_allow(v, w, base | SOFT_W) &&
-	    (!v->vm->xlat || smc_may_tag_w(v, w->gpa)))
+	    (!v->vm->xlat || v->on_copies || smc_may_tag_w(v, w->gpa)))
 		e->tag_w = page;
+	/* A page gets its copy when it is first written. */
+	if (v->on_copies && !(how & SOFT_W))
+		e->tag_w = SOFT_TLB_EMPTY;
 }
 
 /* Walks for generated code; false: the interpreter's business. */

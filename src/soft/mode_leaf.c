@@ -124,7 +124,7 @@ void soft_mode_changed(struct vcpu *v)
 	v->is_long = v->efer & X86_EFER_LMA;
 	v->is_vm86 = v->is_protected && (v->rflags_sys & X86_FL_VM);
 	v->cpl = !v->is_protected ? 0 : v->is_vm86 ? 3 : SEG_DPL(ss->attr);
-	v->tlb_now = v->cpl == 3 ? v->user->tlb : v->super.tlb;
+	v->tlb_now = v->cpl == 3 ? v->user->tlb : v->super_now->tlb;
 	if (v->is_long && (cs->attr & SEG_L))
 		v->code_mode = X86_MODE_64;
 	else

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "soft/access.h"
+#include "soft/lockstep.h"
 #include "soft/lower.h"
 
 #define TRANSLATE_TRIES 3
@@ -105,8 +106,10 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	if (!lower_trace(&s->l, &b))
 		return NULL;
 	b.hash = xlat_hash(s->page + t->first, b.bytes);
-	return xlat_publish(x, &b, s->l.exits, s->l.exit_count, s->l.faults,
-			    s->l.fault_count);
+	/* The exits of a block for lockstep.c lead nowhere else. */
+	return xlat_publish(x, &b, s->l.exits,
+			    t->key & XLAT_KEY_LOCKSTEP ? 0 : s->l.exit_count,
+			    s->l.faults, s->l.fault_count);
 }
 
 /* Under the lock. Forms the trace from a copy that was in memory after its
@@ -237,7 +240,33 @@ static const void *code_for(struct vcpu *v)
 	return translate(v, va) ? xlat_jc_miss_leaf(v, va) : NULL;
 }
 
-static void enter(struct vcpu *v, const void *code)
+const struct xlat_block *xlat_block_make(struct vcpu *v, u32 more_key,
+					 bool *out_is_new)
+{
+	gva_t va = code_lin(v);
+	const struct xlat_block *b;
+	u32 key = xlat_key(v);
+
+	*out_is_new = false;
+	if (key == XLAT_KEY_NONE ||
+	    (v->code_mode == X86_MODE_64 && !soft_is_canonical(va)))
+		return NULL;
+	v->key = key | more_key;
+	b = xlat_block_of_leaf(v, va);
+	if (!b && translate(v, va)) {
+		*out_is_new = true;
+		b = xlat_block_of_leaf(v, va);
+	}
+	v->key = key;
+	return b;
+}
+
+const struct xlat_trace *xlat_last_trace(const struct vcpu *v)
+{
+	return &v->scratch->t;
+}
+
+void xlat_enter(struct vcpu *v, const void *code)
 {
 	struct xlat *x = v->vm->xlat;
 	void (*fn)(struct vcpu *, const void *);
@@ -251,13 +280,15 @@ static void enter(struct vcpu *v, const void *code)
 
 static void run_translated(struct vcpu *v)
 {
-	const void *code = code_for(v);
+	if (likely(!v->lockstep) || !lockstep_run(v)) {
+		const void *code = code_for(v);
 
-	if (!code) {
-		soft_interp_one(v);
-		return;
+		if (!code) {
+			soft_interp_one(v);
+			return;
+		}
+		xlat_enter(v, code);
 	}
-	enter(v, code);
 	v->stats.xlat_exits[v->exit_kind]++;
 	switch (v->exit_kind) {
 	case XLAT_EXIT_INTERP:

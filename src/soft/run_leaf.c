@@ -30,6 +30,19 @@ static bool is_global_page(const struct soft_space *s, gva_t va)
 	       (e->meta & SOFT_TLB_GLOBAL);
 }
 
+const struct xlat_block *xlat_block_of_leaf(struct vcpu *v, gva_t va)
+{
+	const struct xlat_block *b;
+	gpa_t gpa;
+
+	if (!soft_exec_gpa_leaf(v, va, &gpa))
+		return NULL;
+	b = xlat_find(v->vm->xlat, gpa, XLAT_NO_GPA, v->key);
+	if (!b && may_cross(va))
+		b = crossing_block(v, va, gpa);
+	return b;
+}
+
 const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 {
 	struct soft_space *space = v->key & XLAT_KEY_USER ? v->user : &v->super;
@@ -37,14 +50,9 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 	const struct xlat_block *b;
 	const void *host;
 	bool is_local;
-	gpa_t gpa;
 
 	v->rip = va;
-	if (!soft_exec_gpa_leaf(v, va, &gpa))
-		return NULL;
-	b = xlat_find(x, gpa, XLAT_NO_GPA, v->key);
-	if (!b && may_cross(va))
-		b = crossing_block(v, va, gpa);
+	b = xlat_block_of_leaf(v, va);
 	if (!b)
 		return NULL;
 	if (space->jc_key != v->key) {

@@ -42,6 +42,8 @@
 struct soft_apic;
 struct soft_stubs;
 struct soft_timers;
+struct lockstep;
+struct lockstep_map;
 struct xlat;
 
 /* ---- segments ---- */
@@ -126,7 +128,8 @@ struct vcpu {
 	bool is_vm86;
 	bool is_flat; /* 64-bit, or all of CS DS ES SS base 0 limit 4G */
 	u8 stack_size; /* 2, 4, 8: how push and pop use rSP */
-	/* The TLB of super or of *user, by cpl; kept by soft_mode_changed(). */
+	/* The TLB of *super_now or of *user, by cpl; kept by
+	 * soft_mode_changed(). */
 	struct soft_tlb_entry *tlb_now;
 	/* ---- generated code's own (xlat.h) ---- */
 	u64 pcbase;	/* linear address of the page that code runs in */
@@ -183,6 +186,11 @@ struct vcpu {
 	struct soft_space *users[SOFT_USER_SPACES];
 	u64 user_stamp;
 	struct soft_walk_cache walks;
+	struct soft_space *super_now; /* &super, but in lockstep.c */
+	struct lockstep *lockstep; /* NULL: the tiers are not compared */
+	/* While the interpreter runs for a comparison: its stores go to copies
+	 * of pages, and accesses to devices stop it. */
+	struct lockstep_map *on_copies;
 	u32 watch_hits; /* DR6 B0-3: data breakpoints of this instruction */
 	struct soft_icache *icache; /* decoded instructions (interp.c) */
 	struct xlat_scratch *scratch; /* of the translator (run.c) */
@@ -191,7 +199,8 @@ struct vcpu {
 	struct soft_vcpu_stats {
 		u64 tlb_misses, mmio, pio, exceptions, interrupts, halts,
 			icache_misses, stub_misses, cr3_writes,
-			translations, xlat_exits[4];
+			translations, xlat_exits[4], lockstep_checks,
+			lockstep_skips;
 	} stats;
 
 	/* KVM paravirtual MSRs (pvclock.c). */
@@ -237,6 +246,7 @@ struct engine_vm {
 	u8 physical_address_bits; /* MAXPHYADDR presented */
 	bool is_amd; /* the vendor presented: AMD or Hygon */
 	_Atomic bool extint;
+	_Atomic u64 device_writes; /* to RAM, that devices have told of */
 	/* Held by locked accesses that cross a page (mmu.c). */
 	pthread_mutex_t split_lock;
 };
@@ -276,6 +286,7 @@ static inline bool soft_zf(const struct vcpu *v)
  * internal error in v->error. */
 #define SOFT_UNWIND_EXCEPTION 1
 #define SOFT_UNWIND_ERROR     2
+#define SOFT_UNWIND_LOCKSTEP  3 /* lockstep_stop() */
 
 void soft_raise(struct vcpu *v, u8 vector) NORETURN; /* no error code */
 void soft_raise_error(struct vcpu *v, u8 vector, u32 error) NORETURN;

@@ -123,10 +123,34 @@ static bool is_segment_refused(const struct insn *in, u32 key)
 	return in->seg == X86_CS || in->seg == X86_FS || in->seg == X86_GS;
 }
 
+/* What lockstep.c may execute twice: no event between, no value that the guest
+ * does not determine. */
+static bool is_repeatable(const struct insn *in)
+{
+	switch (in->row->op) {
+	case ISA_OP_RDRAND:
+	case ISA_OP_RDSEED:
+		return false;
+	case ISA_OP_CLI:
+	case ISA_OP_PUSHF:
+	case ISA_OP_MOV_FROM_CR:
+	case ISA_OP_MOV_FROM_SEG:
+	case ISA_OP_RDPID:
+		return true;
+	default:
+		return (in->row->class != ISA_SYS &&
+			in->row->class != ISA_INTERP) ||
+		       rule_of(in->row->op) == LOWER_HINT;
+	}
+}
+
 bool xlat_can_lower(const struct insn *in, u32 key)
 {
 	unsigned full = key & XLAT_KEY_32 ? 4 : 8;
 	enum lower_rule rule = LOWER_YES;
+
+	if ((key & XLAT_KEY_LOCKSTEP) && !is_repeatable(in))
+		return false;
 
 	if (in->row->class != ISA_PASS)
 		rule = rule_of(in->row->op);

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "soft/lockstep.h"
 #include "soft/xlat_int.h"
 #include "x86/cpuid.h"
 
@@ -80,7 +81,10 @@ static void slot_changed(void *opaque, const struct mem_slot *slot, bool added)
 
 static void ram_written(void *opaque, gpa_t gpa, u64 len)
 {
-	smc_written(opaque, gpa, len);
+	struct engine_vm *vm = opaque;
+
+	atomic_fetch_add_explicit(&vm->device_writes, 1, memory_order_release);
+	smc_written(vm, gpa, len);
 }
 
 /* ---- VM ---- */
@@ -154,6 +158,8 @@ static int vm_create(const struct engine_vm_config *cfg,
 	if (cfg->vcpu_count < 1 || cfg->vcpu_count > VCPUS_MAX)
 		return err_set(err, -EINVAL, "%u vCPUs: 1 to %u are possible",
 			       cfg->vcpu_count, VCPUS_MAX);
+	if (cfg->lockstep_every && cfg->vcpu_count > 1)
+		return err_set(err, -EINVAL, "lockstep is for one vCPU");
 	vm = calloc(1, sizeof(*vm));
 	if (!vm)
 		return err_set(err, -ENOMEM, "out of memory");
@@ -228,6 +234,7 @@ struct vcpu *soft_vcpu_alloc(void)
 		return NULL;
 	}
 	v->users[0] = v->user;
+	v->super_now = &v->super;
 	return v;
 }
 
@@ -251,6 +258,14 @@ static int vcpu_create(struct engine_vm *vm, u32 id, struct vcpu **out_vcpu,
 		soft_vcpu_release(v);
 		return err_set(err, -ENOMEM, "out of memory");
 	}
+	if (vm->cfg.lockstep_every && vm->xlat) {
+		v->lockstep = lockstep_new(vm->cfg.lockstep_every);
+		if (!v->lockstep) {
+			soft_apic_free(v->apic);
+			soft_vcpu_release(v);
+			return err_set(err, -ENOMEM, "out of memory");
+		}
+	}
 	soft_vcpu_reset(v, false);
 	vm->vcpus[id] = v;
 	*out_vcpu = v;
@@ -265,6 +280,7 @@ static void vcpu_destroy(struct vcpu *v)
 	v->vm->vcpus[v->id] = NULL;
 	soft_icache_free(v);
 	xlat_run_free(v);
+	lockstep_free(v->lockstep);
 	soft_apic_free(v->apic);
 	if (v->schedstat_fd >= 0)
 		close(v->schedstat_fd);

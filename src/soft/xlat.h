@@ -55,6 +55,7 @@
 #define XLAT_KEY_NOSSE BIT32(3) /* CR4.OSFXSR clear: SSE rows go to T0 */
 #define XLAT_KEY_NOAVX BIT32(4) /* OSXSAVE or XCR0: AVX rows go to T0 */
 #define XLAT_KEY_FSGS  BIT32(5) /* 32-bit code: FS and GS have no limit */
+#define XLAT_KEY_LOCKSTEP BIT32(6) /* lockstep.c's: leaves at its ends */
 #define XLAT_KEY_NONE  0xffffu	/* no translation in this mode: T0 only */
 
 /* The key of the vCPU's mode, for v->key. */
@@ -226,6 +227,17 @@ void xlat_run_free(struct vcpu *v);
 /* Leaf. The host address for an indirect jump to linear va, entered in the
  * jump cache; NULL: leave generated code. */
 const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va);
+/* Leaf. The block at linear va for v->key, or NULL. */
+const struct xlat_block *xlat_block_of_leaf(struct vcpu *v, gva_t va);
+/* The block at v->rip, for the key of v's mode and these bits, translated if
+ * there is none. May raise. NULL: not to be translated. */
+const struct xlat_block *xlat_block_make(struct vcpu *v, u32 more_key,
+					 bool *out_is_new);
+struct xlat_trace;
+/* What the last translation was made from. */
+const struct xlat_trace *xlat_last_trace(const struct vcpu *v);
+/* Runs generated code until it leaves: v->exit_kind. */
+void xlat_enter(struct vcpu *v, const void *code);
 /* Leaf. Host address for the direct exit, which is linked on the way. */
 const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index);
 

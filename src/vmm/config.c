@@ -75,6 +75,7 @@ int config_from_api(const struct api_machine_config *api, int *fds,
 	out->has_debug_exit = api->debug_exit;
 	out->has_test_devices = api->test_devices;
 	out->no_reboot = api->no_reboot;
+	out->lockstep_every = api->lockstep_every;
 	out->debugcon_fd = take_fd(fds, api->debugcon_fd);
 	return disks_from_api(api, fds, out, err);
 }
