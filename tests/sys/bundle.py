@@ -37,7 +37,9 @@ while read -r name seconds; do
 	echo
 	echo "@begin $name $status $how"
 	if [ $how = differs ]; then
-		diff -U1 /jobs/$name.want /tmp/out | head -n 60 | cut -c 1-300
+		# diff takes long over long files
+		timeout 20 diff -U1 /jobs/$name.want /tmp/out | head -n 60 |
+			cut -c 1-300
 	elif [ $how = - ]; then
 		tail -c 6000 /tmp/out
 	fi
