@@ -345,7 +345,7 @@ static u32 translations_changed(struct vcpu *v)
 
 u32 soft_wrcr_leaf(struct vcpu *v, u32 arg)
 {
-	if (arg >> 4 != 3 || !is_system64(v) ||
+	if (arg >> 4 != 3 || !is_system64(v) || has_doubts(v) ||
 	    !soft_cr3_switch_leaf(v, v->gpr[arg & 15]))
 		return LEAF_T0;
 	return translations_changed(v);
@@ -353,7 +353,8 @@ u32 soft_wrcr_leaf(struct vcpu *v, u32 arg)
 
 u32 soft_invlpg_reg_leaf(struct vcpu *v, u32 arg)
 {
-	if (arg > 15 || !is_system64(v) || !soft_invlpg_leaf(v, v->gpr[arg]))
+	if (arg > 15 || !is_system64(v) || has_doubts(v) ||
+	    !soft_invlpg_leaf(v, v->gpr[arg]))
 		return LEAF_T0;
 	return translations_changed(v);
 }

@@ -6,6 +6,7 @@
 
 #include "soft/apic_int.h"
 #include "soft/leafvm.h"
+#include "soft/xlat_int.h"
 
 #define FRAME (LV_DATA + 0x800)
 
@@ -274,6 +275,31 @@ static void a_jump_cache_of_another_mode_is_left_to_the_dispatcher(void **state)
 	tv_free(t);
 }
 
+static bool serializes(const struct op *op)
+{
+	return op->fn == soft_iretq_leaf || op->fn == soft_wrmsr_leaf ||
+	       op->fn == soft_wrcr_leaf || op->fn == soft_invlpg_reg_leaf;
+}
+
+static void doubts_send_serializing_operations_to_the_interpreter(void **state)
+{
+	struct testvm *t = lv_new();
+	struct vcpu *v = t->v;
+	u64 seed = 1;
+
+	atomic_store(&v->vm->xlat->doubts, 1);
+	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
+		for (unsigned k = 0; serializes(&ops[i]) && k < 100; k++) {
+			random_state(t, &ops[i], &seed);
+			random_frame(t, &ops[i], &seed);
+			v->next_rip = v->rip + ops[i].len;
+			assert_int_equal(ops[i].fn(v, ops[i].arg), LEAF_T0);
+		}
+	}
+	atomic_store(&v->vm->xlat->doubts, 0);
+	tv_free(t);
+}
+
 static void rdtsc_counts_on_and_obeys_tsd(void **state)
 {
 	struct testvm *t = lv_new();
@@ -355,6 +381,8 @@ int main(void)
 		cmocka_unit_test(
 			a_jump_cache_of_another_mode_is_left_to_the_dispatcher),
 		cmocka_unit_test(eoi_of_an_edge_interrupt_lets_the_next_in),
+		cmocka_unit_test(
+			doubts_send_serializing_operations_to_the_interpreter),
 		cmocka_unit_test(rdtsc_counts_on_and_obeys_tsd),
 	};
 
