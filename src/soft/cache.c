@@ -377,6 +377,18 @@ u64 xlat_hash(const u8 *bytes, size_t n)
 	return h ^ h >> 32;
 }
 
+u64 xlat_hash_lines(const u8 *page, u64 lines)
+{
+	u64 h = 0;
+
+	for (; lines; lines &= lines - 1) {
+		unsigned i = (unsigned)__builtin_ctzll(lines);
+
+		h = (h << 7 | h >> 57) ^ xlat_hash(page + 64 * i, 64);
+	}
+	return h;
+}
+
 void xlat_get_stats(struct xlat *x, struct xlat_stats *out)
 {
 	xlat_lock(x);

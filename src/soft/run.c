@@ -106,10 +106,23 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	if (!lower_trace(&s->l, &b))
 		return NULL;
 	b.hash = xlat_hash(s->page + t->first, b.bytes);
+	b.look = t->look;
+	b.look_hash = xlat_hash_lines(s->page, t->look);
 	/* The exits of a block for lockstep.c lead nowhere else. */
 	return xlat_publish(x, &b, s->l.exits,
 			    t->key & XLAT_KEY_LOCKSTEP ? 0 : s->l.exit_count,
 			    s->l.faults, s->l.fault_count);
+}
+
+static bool lines_equal(const u8 *a, const u8 *b, u64 lines)
+{
+	for (; lines; lines &= lines - 1) {
+		unsigned i = (unsigned)__builtin_ctzll(lines);
+
+		if (memcmp(a + 64 * i, b + 64 * i, 64))
+			return false;
+	}
+	return true;
 }
 
 /* Under the lock. Forms the trace from a copy that was in memory after its
@@ -140,6 +153,7 @@ static bool form_trace(struct vcpu *v, struct xlat_scratch *s, gpa_t gpa,
 		*out_is_stable =
 			smc_protect(v, page + t->low,
 				    MIN((u32)t->end, (u32)PAGE_BYTES) - t->low);
+		*out_is_stable &= smc_protect_lines(v, page, t->look);
 		if (t->page2 != XLAT_NO_GPA) {
 			t->page2 = gpa2;
 			*out_is_stable &= smc_protect(v, gpa2, 16);
@@ -147,7 +161,8 @@ static bool form_trace(struct vcpu *v, struct xlat_scratch *s, gpa_t gpa,
 				continue;
 		}
 		if (!memcmp(s->page + t->low, host + t->low,
-			    MIN((u32)t->end, (u32)PAGE_BYTES) - t->low))
+			    MIN((u32)t->end, (u32)PAGE_BYTES) - t->low) &&
+		    lines_equal(s->page, host, t->look))
 			return true;
 	}
 	return false;

@@ -49,6 +49,10 @@
  * ran is acknowledged then. A vCPU's bit in `writers` is changed by its own
  * thread only.
  *
+ * What a block depends on beside its own bytes - those that were looked ahead
+ * at to find dead flags - is kept in lines (`look`): a store there ends the
+ * block as well.
+ *
  * Data beside code. Stores that miss all lines are counted; after 32 without
  * a new translation in the page its blocks are dropped and the page is
  * writable again. The limit doubles with each such turn: a page that keeps
@@ -129,7 +133,7 @@ static u64 block_lines(const struct xlat_block *b, gpa_t page)
 	u64 bits = 0;
 
 	if (page_of(b->gpa) == page && first)
-		bits = lines(b->gpa & 0xfff, first);
+		bits = lines(b->gpa & 0xfff, first) | b->look;
 	if (b->gpa2 != XLAT_NO_GPA && page_of(b->gpa2) == page &&
 	    b->bytes > first)
 		bits |= lines(0, b->bytes - first);
@@ -243,7 +247,8 @@ static bool is_current(struct xlat *x, const struct xlat_block *b)
 	u32 first = first_part(b);
 	u8 both[X86_INSN_MAX + 1];
 
-	if (!p)
+	if (!p ||
+	    xlat_hash_lines(p - (b->gpa & 0xfff), b->look) != b->look_hash)
 		return false;
 	if (b->gpa2 == XLAT_NO_GPA)
 		return xlat_hash(p, first) == b->hash;
@@ -350,14 +355,19 @@ static bool ask(struct xlat *x, u32 id, gpa_t page)
 
 bool smc_protect(struct vcpu *v, gpa_t gpa, u32 n)
 {
-	struct xlat *x = v->vm->xlat;
-	struct smc_page *p = smc_page_of(x, gpa);
-	u64 own = BIT64(v->id), writers, pending = 0;
-	gpa_t page = page_of(gpa);
+	return smc_protect_lines(v, page_of(gpa),
+				 n ? lines(gpa & 0xfff, n) : 0);
+}
 
-	if (!p || !n)
+bool smc_protect_lines(struct vcpu *v, gpa_t page, u64 bits)
+{
+	struct xlat *x = v->vm->xlat;
+	struct smc_page *p = smc_page_of(x, page);
+	u64 own = BIT64(v->id), writers, pending = 0;
+
+	if (!p || !bits)
 		return true;
-	atomic_fetch_or(&p->code, lines(gpa & 0xfff, n));
+	atomic_fetch_or(&p->code, bits);
 	writers = atomic_load(&p->writers);
 	if (writers & own) {
 		drop_tags(v, page, false);

@@ -65,6 +65,24 @@ SMP_CODE(self_stos, SELF_LOOP("movabs $0xcccccccccccccccc, %rax\n"
 			      "3: .fill 8, 1, 0xcc\n"
 			      "mov %esi, %eax\n"));
 
+/* CF is dead behind the jump back, for as long as XOR stands there; then it is
+ * SETC. `far` lines lie between: the block of the ADD does not contain it. */
+#define SELF_FLAGS(far)                                                        \
+	"xor %esi, %esi\n jmp 1f\n"                                            \
+	"2: xor %eax, %eax\n nop\n"                                            \
+	"jmp 4f\n .fill " #far ", 1, 0x90\n"                                   \
+	"4: cmp $900, %esi\n jb 8f\n"                                          \
+	"cmp $1, %al\n je 8f\n"                                                \
+	"incl 0x80080\n mov %eax, 0x80084\n"                                   \
+	"8: inc %esi\n cmp %ebp, %esi\n jae 9f\n"                              \
+	"1: cmp $900, %esi\n jne 3f\n"                                         \
+	"movw $0x920f, 2b(%rip)\n movb $0xc0, 2b+2(%rip)\n"                    \
+	"3: mov $-1, %ecx\n jmp 5f\n"                                          \
+	"5: xor %edx, %edx\n add $2, %ecx\n jmp 2b\n"                          \
+	"9: " SMP_DONE
+SMP_CODE(self_flags, SELF_FLAGS(0));
+SMP_CODE(self_flags_far, SELF_FLAGS(1000));
+
 static u64 run_self(const u8 *code, const u8 *end, u32 at)
 {
 	struct smpvm *t = smp_new(1);
@@ -97,6 +115,13 @@ static void hostile_32_instructions_written_just_before_are_new(void **state)
 	for (size_t k = 0; k < ARRAY_SIZE(rows); k++)
 		for (size_t i = 0; i < ARRAY_SIZE(offs); i++)
 			run_self(rows[k].code, rows[k].end, offs[i]);
+}
+
+/* What decided which flags are dead is no part of the block, and yet. */
+static void hostile_32_flags_are_there_for_code_that_is_new(void **state)
+{
+	run_self(self_flags, self_flags_end, 0);
+	run_self(self_flags_far, self_flags_far_end, 0);
 }
 
 /* It was the translator that was asked: blocks died. */
@@ -242,6 +267,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(
 			hostile_32_instructions_written_just_before_are_new),
+		cmocka_unit_test(
+			hostile_32_flags_are_there_for_code_that_is_new),
 		cmocka_unit_test(hostile_32_blocks_die_when_they_are_written),
 		cmocka_unit_test(
 			hostile_32_code_is_new_after_every_kind_of_store),

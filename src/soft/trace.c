@@ -15,7 +15,8 @@
  * overwritten. Where that cannot tell (another page, an indirect jump, the
  * interpreter's instruction, the bound) the flag counts as live. A branch is
  * followed both ways. A jump back to an offset whose exploration is under way
- * adds nothing: what can be read from there is found by that exploration.
+ * adds nothing: what can be read from there is found by that exploration. The
+ * lines looked at are noted: the block depends on them.
  */
 #include "soft/trace_rows.h"
 
@@ -220,6 +221,8 @@ static bool look_step(struct look *l, struct look_step *s, unsigned off,
 		    !xlat_can_lower(&decoded, l->f->key))
 			return false;
 		in = &decoded;
+		l->f->t->look |=
+			BIT64(off / 64) | BIT64((off + in->len - 1u) / 64);
 		flags = trace_insn_flags(in);
 		s->reads = flags.reads;
 		s->writes = flags.writes;
@@ -359,6 +362,7 @@ void xlat_trace_build(struct xlat_trace *t, const u8 *bytes, const u8 *bytes2,
 	t->key = key;
 	t->first = t->low = t->end = off;
 	t->n = 0;
+	t->look = 0;
 	form(&f, bytes2, off);
 	find_liveness(&f);
 }

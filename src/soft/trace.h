@@ -47,6 +47,7 @@ struct xlat_trace {
 	u16 end;   /* highest offset of any byte used, plus one (4096 if the
 		      instruction crosses) */
 	u16 low;   /* lowest offset of any byte used */
+	u64 look;  /* lines of 64 bytes that were looked ahead at */
 	u16 next_off;
 	u16 end_live; /* flags live where the trace goes on */
 	u8 end_kind;  /* enum xlat_trace_end */

@@ -70,6 +70,9 @@ struct xlat_block {
 	gpa_t gpa;  /* of the first byte */
 	gpa_t gpa2; /* of the second page's first byte, or XLAT_NO_GPA */
 	u64 hash;   /* of the source bytes, see xlat_hash() */
+	/* Lines of the first page from which it was seen which flags are dead
+	 * behind the block, and their hash, see xlat_hash_lines(). */
+	u64 look, look_hash;
 	/* Offsets into the code memory. [code, code_end) holds all of it. */
 	u32 code, code_end;
 	u32 entry_direct, entry_indirect;
@@ -176,6 +179,8 @@ int xlat_fault_at(const struct xlat *x, const struct xlat_block *b,
 		  const void *pc);
 
 u64 xlat_hash(const u8 *bytes, size_t n);
+/* Of the page's lines of 64 bytes whose bits are set. */
+u64 xlat_hash_lines(const u8 *page, u64 lines);
 
 /* thunks.c puts the code offsets of its thunks here. */
 u32 *xlat_thunk_table(struct xlat *x);
@@ -200,6 +205,8 @@ bool smc_may_tag_w(struct vcpu *v, gpa_t gpa);
  * asks the others' back. Returns false when others may still write: the
  * block must then be put on the unverified list with smc_unverified(). */
 bool smc_protect(struct vcpu *v, gpa_t gpa, u32 n);
+/* The same for lines of a page. */
+bool smc_protect_lines(struct vcpu *v, gpa_t page, u64 lines);
 void smc_unverified(struct xlat *x, struct xlat_block *b);
 
 /* [gpa, gpa+len) has been or is about to be written, by a vCPU's slow path, a
