@@ -485,16 +485,16 @@ static void note_local(struct soft_space *s, unsigned i)
 		s->local_count = SOFT_LOCAL_MAX + 1;
 }
 
-static void note_large(struct soft_space *s, gva_t va)
+static void note_large(struct soft_large_list *l, gva_t va)
 {
-	if (s->large_count > SOFT_LARGE_MAX)
+	if (l->count > SOFT_LARGE_MAX)
 		return;
-	for (u32 i = 0; i < s->large_count; i++)
-		if (s->large_gib[i] == va >> 30)
+	for (u32 i = 0; i < l->count; i++)
+		if (l->gib[i] == va >> 30)
 			return;
-	if (s->large_count < SOFT_LARGE_MAX)
-		s->large_gib[s->large_count] = va >> 30;
-	s->large_count++;
+	if (l->count < SOFT_LARGE_MAX)
+		l->gib[l->count] = va >> 30;
+	l->count++;
 }
 
 void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
@@ -522,7 +522,7 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	}
 	if (w->is_large) {
 		e->meta |= SOFT_TLB_LARGE;
-		note_large(t, va);
+		note_large(&t->large[w->is_global], va);
 	}
 	if (w->rights & X86_PTE_U)
 		e->meta |= SOFT_TLB_USER;

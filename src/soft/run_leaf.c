@@ -60,7 +60,9 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 		space->jc_key = v->key;
 	}
 	host = xlat_code_rx(x) + b->entry_indirect;
-	is_local = b->gpa2 != XLAT_NO_GPA || !is_global_page(space, va);
+	is_local = !is_global_page(space, va) ||
+		   (b->gpa2 != XLAT_NO_GPA &&
+		    !is_global_page(space, va + PAGE_BYTES));
 	soft_jc_insert(space, va, host, is_local);
 	v->pcbase = va & ~(PAGE_BYTES - 1);
 	return host;

@@ -31,7 +31,8 @@
 
 #define SOFT_TLB_ENTRIES 4096
 #define SOFT_TLB_EMPTY	 0x8080808080808080ull
-#define SOFT_JC_ENTRIES	 4096
+#define SOFT_JC_ENTRIES	 16384
+#define SOFT_JC_CHUNK	 (SOFT_JC_ENTRIES / 64)
 
 struct soft_tlb_entry {
 	u64 tag_r, tag_w;
@@ -52,13 +53,13 @@ _Static_assert(sizeof(struct soft_jc_entry) == 16, "the emitter shifts");
 
 /* What a space notes to find again later; what does not fit: look at all. */
 #define SOFT_LOCAL_MAX	  256
-#define SOFT_JC_LOCAL_MAX 64
+#define SOFT_JC_LOCAL_MAX 1024
 #define SOFT_LARGE_MAX	  16
 
 struct soft_space {
 	struct soft_tlb_entry tlb[SOFT_TLB_ENTRIES];
 	struct soft_jc_entry jc[SOFT_JC_ENTRIES];
-	/* Since the last flush: chunks of 64 entries that hold any. */
+	/* Since the last flush: 64ths of the tables that hold any. */
 	u64 tlb_used, jc_used;
 	u32 jc_key;
 	bool is_ready;	 /* false (zeroed memory): the next flush clears all */
@@ -67,9 +68,12 @@ struct soft_space {
 	 * not); a count above the maximum: not noted. */
 	u32 local_count, jc_local_count;
 	u16 local[SOFT_LOCAL_MAX], jc_local[SOFT_JC_LOCAL_MAX];
-	/* va >> 30 of all entries that are pieces of large pages. */
-	u32 large_count;
-	u64 large_gib[SOFT_LARGE_MAX];
+	/* va >> 30 of all entries that are pieces of large pages; [1]: of
+	 * global ones. */
+	struct soft_large_list {
+		u32 count;
+		u64 gib[SOFT_LARGE_MAX];
+	} large[2];
 	/* Bit (va >> 12) & 4095 for each page with a jump-cache entry. */
 	u64 jc_pages[64];
 	/* A user space: whose it is. */
@@ -105,7 +109,8 @@ static inline unsigned soft_tlb_index(u64 va)
 {
 	return (va >> 12) & (SOFT_TLB_ENTRIES - 1);
 }
-/* As the code that lower_ctrl.c emits does it. */
+/* As the code that lower_ctrl.c emits does it. A page's entries lie in one
+ * aligned group of 4096. */
 static inline unsigned soft_jc_index(u64 va)
 {
 	return (va ^ va >> 12) & (SOFT_JC_ENTRIES - 1);
@@ -121,9 +126,9 @@ static inline void soft_jc_flush(struct soft_space *s)
 		return;
 	for (; used; used &= used - 1) {
 		unsigned chunk = (unsigned)__builtin_ctzll(used);
-		struct soft_jc_entry *e = &s->jc[chunk * 64];
+		struct soft_jc_entry *e = &s->jc[chunk * SOFT_JC_CHUNK];
 
-		for (unsigned i = 0; i < 64; i++, e++)
+		for (unsigned i = 0; i < SOFT_JC_CHUNK; i++, e++)
 			e->va = SOFT_TLB_EMPTY;
 	}
 	s->jc_used = 0;
@@ -142,7 +147,7 @@ static inline void soft_jc_insert(struct soft_space *s, u64 va,
 {
 	unsigned i = soft_jc_index(va);
 
-	s->jc_used |= 1ull << (i / 64);
+	s->jc_used |= 1ull << (i / SOFT_JC_CHUNK);
 	s->jc_pages[(va >> 18) & 63] |= 1ull << ((va >> 12) & 63);
 	if (is_local) {
 		if (s->jc_local_count < SOFT_JC_LOCAL_MAX)

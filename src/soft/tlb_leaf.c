@@ -54,7 +54,7 @@ void soft_space_empty(struct soft_space *s)
 	soft_jc_flush(s);
 	s->has_global = false;
 	s->local_count = 0;
-	s->large_count = 0;
+	s->large[0].count = s->large[1].count = 0;
 }
 
 static void purge_tlb(struct soft_space *s)
@@ -70,10 +70,9 @@ static void purge_tlb(struct soft_space *s)
 		}
 	}
 	s->local_count = 0;
-	if (!s->has_global) {
+	s->large[0].count = 0;
+	if (!s->has_global)
 		s->tlb_used = 0;
-		s->large_count = 0;
-	}
 }
 
 static void purge_jc(struct soft_space *s)
@@ -101,11 +100,15 @@ void soft_space_purge(struct soft_space *s)
 
 static bool may_have_large(const struct soft_space *s, gva_t va)
 {
-	if (s->large_count > SOFT_LARGE_MAX)
-		return true;
-	for (u32 i = 0; i < s->large_count; i++)
-		if (s->large_gib[i] == va >> 30)
+	for (unsigned k = 0; k < 2; k++) {
+		const struct soft_large_list *l = &s->large[k];
+
+		if (l->count > SOFT_LARGE_MAX)
 			return true;
+		for (u32 i = 0; i < l->count; i++)
+			if (l->gib[i] == va >> 30)
+				return true;
+	}
 	return false;
 }
 
@@ -123,24 +126,30 @@ static void drop_large(struct soft_space *s, gva_t va, u64 mask)
 	}
 }
 
+static void drop_jc_at(struct soft_space *s, gva_t va)
+{
+	struct soft_jc_entry *e = &s->jc[soft_jc_index(va)];
+
+	if (e->va == va)
+		e->va = SOFT_TLB_EMPTY;
+}
+
 /* Blocks may reach into va's page from the last bytes of the one before. */
 static void drop_jc_page(struct soft_space *s, gva_t va)
 {
-	u64 page = va & ~(PAGE_BYTES - 1), first = page - X86_INSN_MAX;
+	u64 page = va & ~(PAGE_BYTES - 1);
+	/* Where all of a page's entries are, see soft_jc_index(). */
+	struct soft_jc_entry *e =
+		&s->jc[soft_jc_index(page) & ~(unsigned)(PAGE_BYTES - 1)];
 
-	if (!soft_jc_has_page(s, page) && !soft_jc_has_page(s, first))
-		return;
-	if (!page) { /* "before" is at another address in 32-bit code */
-		soft_jc_flush(s);
-		return;
-	}
-	for (u64 used = s->jc_used; used; used &= used - 1) {
-		struct soft_jc_entry *e =
-			&s->jc[64 * (unsigned)__builtin_ctzll(used)];
-
-		for (unsigned i = 0; i < 64; i++, e++)
-			if (e->va - first < PAGE_BYTES + X86_INSN_MAX)
+	if (soft_jc_has_page(s, page))
+		for (unsigned i = 0; i < PAGE_BYTES; i++, e++)
+			if (e->va - page < PAGE_BYTES)
 				e->va = SOFT_TLB_EMPTY;
+	for (u64 at = page - X86_INSN_MAX; at != page; at++) {
+		drop_jc_at(s, at);
+		if (!page) /* of 32-bit code */
+			drop_jc_at(s, (u32)at);
 	}
 }
 

@@ -269,6 +269,20 @@ static void invlpg_drops_code_that_may_lie_in_the_page(void **state)
 	tv_free(t);
 }
 
+static void invlpg_of_page_0_drops_code_that_wraps_into_it(void **state)
+{
+	struct testvm *t = lv_new();
+
+	enter_code(&t->v->super, 0xfffffffffffffff8, false);
+	enter_code(&t->v->super, 0xfffffff9, false);
+	enter_code(&t->v->super, 0xffffffe0, false);
+	soft_tlb_flush_page(t->v, 0x10);
+	assert_false(has_code(&t->v->super, 0xfffffffffffffff8));
+	assert_false(has_code(&t->v->super, 0xfffffff9));
+	assert_true(has_code(&t->v->super, 0xffffffe0));
+	tv_free(t);
+}
+
 static void invlpg_in_a_large_page_drops_all_of_its_code(void **state)
 {
 	struct testvm *t = lv_new();
@@ -470,6 +484,7 @@ int main(void)
 		T(invpcid_drops_what_its_type_says),
 		T(end_of_pcids_drops_everything),
 		T(invlpg_drops_code_that_may_lie_in_the_page),
+		T(invlpg_of_page_0_drops_code_that_wraps_into_it),
 		T(invlpg_in_a_large_page_drops_all_of_its_code),
 		T(load_of_cr3_keeps_code_in_global_pages),
 		T(large_page_is_walked_once),
