@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -40,7 +41,7 @@ static struct {
 	struct oracle_shared *shared;
 	ucontext_t saved; /* of the breakpoint */
 	u8 saved_fp[832];
-	unsigned current, steps;
+	unsigned current, steps, ticked;
 	bool is_running;
 } child;
 
@@ -138,6 +139,8 @@ static void on_trap(int sig, siginfo_t *si, void *ucontext)
 	const struct oracle_case *c;
 
 	if (!child.is_running) {
+		if (sig == SIGALRM)
+			return;
 		if (sig != SIGTRAP)
 			_exit(2);
 		child.saved = *uc;
@@ -150,9 +153,17 @@ static void on_trap(int sig, siginfo_t *si, void *ucontext)
 	if (c->is_rep && sig == SIGTRAP && trapno == 1 &&
 	    (u64)uc->uc_mcontext.gregs[REG_RIP] == c->in.rip &&
 	    child.steps++ < STEPS_MAX)
-		return; /* an iteration of a REP */
+		return;	      /* an iteration of a REP */
+	if (sig == SIGALRM) { /* wandered into a loop: the second time */
+		if (child.ticked != child.current + 1) {
+			child.ticked = child.current + 1;
+			return;
+		}
+		trapno = ORACLE_NO_FAULT;
+	}
 	store_case(uc, sig == SIGTRAP && trapno == 1 ? ORACLE_NO_FAULT
 						     : (u8)trapno);
+	child.shared->cases[child.current].is_skipped = sig == SIGALRM;
 	child.current++;
 	next_case(uc);
 }
@@ -192,12 +203,25 @@ static void load_data_segments(u8 mode)
 	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(sel));
 }
 
+/* The tick may interrupt it. */
+static bool wait_request(struct oracle *o, char *byte)
+{
+	ssize_t n;
+
+	do {
+		n = read(o->request[0], byte, 1);
+	} while (n < 0 && errno == EINTR);
+	return n == 1;
+}
+
 static void NORETURN child_main(struct oracle *o)
 {
-	static const int signals[] = {SIGTRAP, SIGSEGV, SIGFPE, SIGILL, SIGBUS};
+	static const int signals[] = {SIGTRAP, SIGSEGV, SIGFPE,
+				      SIGILL,  SIGBUS,	SIGALRM};
 	struct sigaction sa = {.sa_sigaction = on_trap,
 			       .sa_flags =
 				       SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+	struct itimerval tick = {{0, 100000}, {0, 100000}};
 	stack_t ss = {.ss_size = 64 * KIB};
 	char byte = 0;
 
@@ -208,7 +232,9 @@ static void NORETURN child_main(struct oracle *o)
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i], &sa, NULL);
 	child.shared = o->shared;
-	if (mmap((void *)ORACLE_CODE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+	setitimer(ITIMER_REAL, &tick, NULL);
+	if (mmap((void *)ORACLE_CODE, ORACLE_CODE_PAGES * PAGE_BYTES,
+		 PROT_READ | PROT_WRITE | PROT_EXEC,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
 		 0) == MAP_FAILED ||
 	    mmap((void *)ORACLE_DATA, ORACLE_DATA_BYTES, PROT_READ | PROT_WRITE,
@@ -218,8 +244,8 @@ static void NORETURN child_main(struct oracle *o)
 	o->shared->has_ldt = set_ldts();
 	if (write(o->reply[1], &byte, 1) != 1)
 		_exit(4);
-	while (read(o->request[0], &byte, 1) == 1) {
-		child.current = 0;
+	while (wait_request(o, &byte)) {
+		child.current = child.ticked = 0;
 		load_data_segments(o->shared->cases[0].mode);
 		__asm__ volatile("vzeroall\n\tint3" ::: "memory");
 		if (write(o->reply[1], &byte, 1) != 1)

@@ -14,11 +14,12 @@
 #include "base/types.h"
 #include "x86/decode.h"
 
-#define ORACLE_CODE	  0x1000000ull /* one page */
+#define ORACLE_CODE	  0x1000000ull
+#define ORACLE_CODE_PAGES 2u
 #define ORACLE_DATA	  0x1002000ull /* two pages */
 #define ORACLE_DATA_BYTES 8192u
 #define ORACLE_BATCH	  64
-#define ORACLE_CODE_BYTES 128 /* of a sequence; 16 of an instruction */
+#define ORACLE_CODE_BYTES 640 /* of a sequence; 16 of an instruction */
 
 #define ORACLE_DATA16	    0x6000u /* offset of ORACLE_DATA in DS, ES, SS */
 #define ORACLE_DATA16_LIMIT (ORACLE_DATA16 + ORACLE_DATA_BYTES - 1)
@@ -40,11 +41,11 @@ struct oracle_state {
 
 struct oracle_case {
 	u8 code[ORACLE_CODE_BYTES];
-	u8 len;
+	u16 len;
 	u8 mode;	  /* enum x86_mode */
 	bool is_rep;	  /* traps after each iteration */
 	bool is_sequence; /* runs to a fault, which UD2 makes at last */
-	bool is_skipped;  /* the child could not run it */
+	bool is_skipped;  /* the child could not run it, or not to an end */
 	struct oracle_state in, out;
 };
 

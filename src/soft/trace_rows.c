@@ -151,6 +151,10 @@ bool xlat_can_lower(const struct insn *in, u32 key)
 
 	if ((key & XLAT_KEY_LOCKSTEP) && !is_repeatable(in))
 		return false;
+	/* Outside 64-bit mode they leave registers 8 to 15 alone. */
+	if ((key & XLAT_KEY_32) && (in->row->op == ISA_OP_VZEROUPPER ||
+				    in->row->op == ISA_OP_VZEROALL))
+		return false;
 
 	if (in->row->class != ISA_PASS)
 		rule = rule_of(in->row->op);

@@ -135,6 +135,26 @@ def debian_kernel_boots_to_busybox_and_powers_off_on_2_cpus():
     boots[2] = linux(2)
 
 
+def the_translator_does_what_the_interpreter_does_while_linux_boots():
+    rd = initramfs("rd3", "echo checked; poweroff -f\n")
+    status, out, err = boot("--kernel", debian_kernel(), "--initrd", rd,
+                            "--append", APPEND, "--memory", "256M",
+                            "--network", "none", "--verbose",
+                            "--lockstep", "20", timeout=150)
+    has(out, "checked")
+    same(status, 0, err)
+    checks = int(re.search(r'"lockstep-checks": (\d+)', err).group(1))
+    skips = int(re.search(r'"lockstep-skips": (\d+)', err).group(1))
+    assert checks > 30000 and skips * 100 < checks, (checks, skips)
+
+
+def lockstep_is_for_one_cpu():
+    status, out, err = boot("--kernel", debian_kernel(), "--cpus", "2",
+                            "--lockstep", "1", *SMALL)
+    same(status, 1)
+    has(err, "lockstep is for one vCPU")
+
+
 def no_vulnerability_asks_for_a_software_mitigation():
     for out in boots.values():
         lines = re.findall(r"/vulnerabilities/(.*)", out)
@@ -169,6 +189,8 @@ for test in (debug_exit_gives_the_value_times_two_plus_one,
              triple_fault_is_reported_with_the_registers,
              debian_kernel_boots_to_busybox_and_powers_off_on_1_cpu,
              debian_kernel_boots_to_busybox_and_powers_off_on_2_cpus,
+             the_translator_does_what_the_interpreter_does_while_linux_boots,
+             lockstep_is_for_one_cpu,
              no_vulnerability_asks_for_a_software_mitigation,
              dmesg_has_no_line_of_level_err_or_worse,
              a_reboot_of_linux_ends_a_run_with_no_reboot):
