@@ -260,8 +260,10 @@ void soft_pv_enter(struct vcpu *v)
 
 	if (!p)
 		return;
+	/* In place of an IPI to a sleeping vCPU: what changed is a process's
+	 * address space, and nothing of that is global. */
 	if (atomic_load(p) && (atomic_exchange(p, 0) & KVM_VCPU_FLUSH_TLB))
-		soft_tlb_flush(v, false);
+		soft_tlb_flush(v, true);
 	write_steal(v);
 }
 

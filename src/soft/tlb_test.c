@@ -4,6 +4,8 @@
  * then tells whether it was read again. */
 #include "test/test.h"
 
+#include <asm/kvm_para.h>
+
 #include "soft/leafvm.h"
 
 #define ROOT_B 0x18000u
@@ -227,6 +229,30 @@ static void end_of_pcids_drops_everything(void **state)
 	soft_cr3_write(t->v, LV_PML4 | 1 | KEEP);
 	assert_int_equal(seen(t, VA, 3), NEW);
 	tv_free(t);
+}
+
+static void flush_asked_for_in_the_steal_time_page_spares_global(void **state)
+{
+	const gpa_t steal = 0x9000;
+	u8 *preempted;
+
+	for (unsigned is_global = 0; is_global < 2; is_global++) {
+		struct testvm *t = setup_pcids();
+
+		preempted = t->ram + steal +
+			    offsetof(struct kvm_steal_time, preempted);
+		t->v->pv_steal_time = steal | KVM_MSR_ENABLED;
+		soft_cr3_write(t->v, LV_PML4 | 1);
+		enter_then_remap(t, is_global ? G : 0);
+		soft_cr3_write(t->v, ROOT_B | 2 | KEEP);
+		*preempted = KVM_VCPU_PREEMPTED | KVM_VCPU_FLUSH_TLB;
+		soft_pv_enter(t->v);
+		assert_int_equal(*preempted, 0);
+		soft_cr3_write(t->v, LV_PML4 | 1 | KEEP);
+		assert_int_equal(seen(t, VA, 3), is_global ? OLD : NEW);
+		t->v->pv_steal_time = 0;
+		tv_free(t);
+	}
 }
 
 /* ---- jump caches ---- */
@@ -483,6 +509,7 @@ int main(void)
 		T(invlpg_is_for_the_current_pcid_and_global_pages),
 		T(invpcid_drops_what_its_type_says),
 		T(end_of_pcids_drops_everything),
+		T(flush_asked_for_in_the_steal_time_page_spares_global),
 		T(invlpg_drops_code_that_may_lie_in_the_page),
 		T(invlpg_of_page_0_drops_code_that_wraps_into_it),
 		T(invlpg_in_a_large_page_drops_all_of_its_code),
