@@ -497,6 +497,15 @@ static void note_large(struct soft_large_list *l, gva_t va)
 	l->count++;
 }
 
+static void note_write_tag(struct soft_space *s, struct soft_tlb_entry *e,
+			   gva_t page)
+{
+	unsigned h = soft_w_hash(e->meta & X86_PTE_ADDR);
+
+	s->w_pages[h / 64] |= BIT64(h % 64);
+	e->tag_w = page;
+}
+
 void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 		    const struct walk *w, u8 *host_page, bool is_rom)
 {
@@ -532,7 +541,7 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	e->tag_w = SOFT_TLB_EMPTY;
 	if (w->is_dirty && !is_rom && rights_allow(v, w, base | SOFT_W) &&
 	    (!v->vm->xlat || v->on_copies || smc_may_tag_w(v, w->gpa)))
-		e->tag_w = page;
+		note_write_tag(t, e, page);
 	/* A page gets its copy when it is first written. */
 	if (v->on_copies && !(how & SOFT_W))
 		e->tag_w = SOFT_TLB_EMPTY;

@@ -213,13 +213,25 @@ void smc_recompute(struct xlat *x, gpa_t gpa)
 
 static void drop_in(struct soft_space *s, gpa_t page, bool is_all)
 {
-	for (u64 used = s->is_ready ? s->tlb_used : 0; used; used &= used - 1) {
+	unsigned h = soft_w_hash(page);
+
+	if (!s->is_ready || (!is_all && !(s->w_pages[h / 64] >> (h % 64) & 1)))
+		return;
+	memset(s->w_pages, 0, sizeof(s->w_pages));
+	for (u64 used = s->tlb_used; used; used &= used - 1) {
 		struct soft_tlb_entry *e =
 			&s->tlb[64 * (unsigned)__builtin_ctzll(used)];
 
-		for (unsigned i = 0; i < 64; i++)
-			if (is_all || (e[i].meta & X86_PTE_ADDR) == page)
-				e[i].tag_w = SOFT_TLB_EMPTY;
+		for (unsigned i = 0; i < 64; i++, e++) {
+			gpa_t at = e->meta & X86_PTE_ADDR;
+
+			if (is_all || at == page)
+				e->tag_w = SOFT_TLB_EMPTY;
+			if (e->tag_w == SOFT_TLB_EMPTY)
+				continue;
+			h = soft_w_hash(at);
+			s->w_pages[h / 64] |= BIT64(h % 64);
+		}
 	}
 }
 

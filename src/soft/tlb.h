@@ -74,6 +74,9 @@ struct soft_space {
 		u32 count;
 		u64 gib[SOFT_LARGE_MAX];
 	} large[2];
+	/* Bit soft_w_hash() for each page with a write tag, and perhaps for
+	 * pages that had one. */
+	u64 w_pages[64];
 	/* Bit (va >> 12) & 4095 for each page with a jump-cache entry. */
 	u64 jc_pages[64];
 	/* A user space: whose it is. */
@@ -108,6 +111,10 @@ struct soft_walk_cache {
 static inline unsigned soft_tlb_index(u64 va)
 {
 	return (va >> 12) & (SOFT_TLB_ENTRIES - 1);
+}
+static inline unsigned soft_w_hash(u64 gpa)
+{
+	return (gpa >> 12 ^ gpa >> 24) & 4095;
 }
 /* As the code that lower_ctrl.c emits does it. A page's entries lie in one
  * aligned group of 4096. */

@@ -44,6 +44,12 @@ static void clear_where(struct soft_space *s, u64 mask, u64 value)
 
 /* ---- whole spaces ---- */
 
+static void forget_write_tags(struct soft_space *s)
+{
+	for (unsigned i = 0; i < 64; i++)
+		s->w_pages[i] = 0;
+}
+
 void soft_space_empty(struct soft_space *s)
 {
 	if (!s->is_ready)
@@ -51,6 +57,7 @@ void soft_space_empty(struct soft_space *s)
 	s->is_ready = true;
 	clear_where(s, 0, 0);
 	s->tlb_used = 0;
+	forget_write_tags(s);
 	soft_jc_flush(s);
 	s->has_global = false;
 	s->local_count = 0;
@@ -71,8 +78,10 @@ static void purge_tlb(struct soft_space *s)
 	}
 	s->local_count = 0;
 	s->large[0].count = 0;
-	if (!s->has_global)
+	if (!s->has_global) {
 		s->tlb_used = 0;
+		forget_write_tags(s);
+	}
 }
 
 static void purge_jc(struct soft_space *s)
