@@ -224,16 +224,21 @@ bool soft_pv_eoi_set(struct vcpu *v)
 {
 	_Atomic u8 *p = eoi_byte(v);
 
-	if (p)
-		atomic_fetch_or(p, 1);
-	return p;
+	if (!p)
+		return false;
+	atomic_fetch_or(p, 1);
+	mem_written(v->vm->mem, v->pv_eoi & ~3ull, 1);
+	return true;
 }
 
 bool soft_pv_eoi_clear(struct vcpu *v)
 {
 	_Atomic u8 *p = eoi_byte(v);
 
-	return p && (atomic_fetch_and(p, 0xfe) & 1);
+	if (!p || !(atomic_fetch_and(p, 0xfe) & 1))
+		return false;
+	mem_written(v->vm->mem, v->pv_eoi & ~3ull, 1);
+	return true;
 }
 
 /* ---- steal time, continued: the guest sees when a vCPU does not run ---- */
@@ -250,8 +255,10 @@ void soft_pv_leave(struct vcpu *v)
 	_Atomic u8 *p = preempted_byte(v);
 	u8 running = 0;
 
-	if (p)
-		atomic_compare_exchange_strong(p, &running, KVM_VCPU_PREEMPTED);
+	if (!p)
+		return;
+	atomic_compare_exchange_strong(p, &running, KVM_VCPU_PREEMPTED);
+	mem_written(v->vm->mem, steal_gpa(v) + STEAL_PREEMPTED, 1);
 }
 
 void soft_pv_enter(struct vcpu *v)
@@ -264,6 +271,7 @@ void soft_pv_enter(struct vcpu *v)
 	 * address space, and nothing of that is global. */
 	if (atomic_load(p) && (atomic_exchange(p, 0) & KVM_VCPU_FLUSH_TLB))
 		soft_tlb_flush(v, true);
+	mem_written(v->vm->mem, steal_gpa(v) + STEAL_PREEMPTED, 1);
 	write_steal(v);
 }
 

@@ -350,6 +350,28 @@ static void code_in_a_slot_that_goes_is_gone(void **state)
 	smp_free(f.t);
 }
 
+static void what_the_engine_itself_writes_ends_code(void **state)
+{
+	struct fixture f = setup();
+
+	f.v0->pv_eoi = PAGE | 1;
+	cv_translate(f.v0, PAGE, 8);
+	assert_true(soft_pv_eoi_set(f.v0));
+	assert_false(is_found(&f, PAGE));
+	cv_translate(f.v0, PAGE, 8);
+	assert_true(soft_pv_eoi_clear(f.v0));
+	assert_false(is_found(&f, PAGE));
+	/* The steal time area's `preempted`. */
+	f.v0->pv_steal_time = PAGE | 1;
+	cv_translate(f.v0, PAGE, 64);
+	soft_pv_leave(f.v0);
+	assert_false(is_found(&f, PAGE));
+	cv_translate(f.v0, PAGE, 64);
+	soft_pv_enter(f.v0);
+	assert_false(is_found(&f, PAGE));
+	smp_free(f.t);
+}
+
 /* ---- two threads ---- */
 
 #define RACE_NS 700000000ull
@@ -480,6 +502,7 @@ int main(void)
 		cmocka_unit_test(more_doubts_than_the_list_holds_end_blocks),
 		cmocka_unit_test(a_flush_forgets_code_and_doubts),
 		cmocka_unit_test(code_in_a_slot_that_goes_is_gone),
+		cmocka_unit_test(what_the_engine_itself_writes_ends_code),
 		cmocka_unit_test(
 			who_serializes_after_the_flag_finds_no_older_code),
 	};
