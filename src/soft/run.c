@@ -203,6 +203,23 @@ static bool translate_locked(struct vcpu *v, struct xlat_scratch *s, gva_t va,
 	return b != NULL;
 }
 
+/* v may be parked on the way, for somebody who reads its state: the x87
+ * registers are where they are found then. */
+static void flush_all(struct vcpu *v)
+{
+	bool was_loaded = v->fpu_loaded;
+
+	if (was_loaded)
+		soft_fpu_leave(v);
+	v->fpu_loaded = false;
+	soft_pause_all(v->vm, v);
+	xlat_flush_all(v->vm->xlat);
+	soft_resume_all(v->vm, v);
+	if (was_loaded)
+		soft_fpu_enter(v);
+	v->fpu_loaded = was_loaded;
+}
+
 /* Makes the block at va; false: nothing can be translated there. Raises the
  * fetch's page fault. */
 static bool translate(struct vcpu *v, gva_t va)
@@ -224,9 +241,7 @@ static bool translate(struct vcpu *v, gva_t va)
 		v->stats.translations++;
 		if (!is_full)
 			return ok;
-		soft_pause_all(v->vm, v);
-		xlat_flush_all(x);
-		soft_resume_all(v->vm, v);
+		flush_all(v);
 	}
 	return false;
 }
