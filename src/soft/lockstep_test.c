@@ -208,6 +208,47 @@ static void a_store_through_another_address_of_a_page_is_seen(void **state)
 	teardown(&f);
 }
 
+static void loopne_reads_the_flag_that_a_lookup_put_away(void **state)
+{
+	/* xor eax, eax; push rdx; loopne 1f; xor eax, eax; hlt; 1: xor edx,
+	 * edx; hlt */
+	SETUP(0x31, 0xc0, 0x52, 0xe0, 3, 0x31, 0xc0, 0xf4, 0x31, 0xd2, 0xf4);
+
+	f.v->gpr[X86_RCX] = 5;
+	f.v->gpr[X86_RDX] = 7;
+	assert_int_equal(run(&f), 0);
+	assert_int_equal(f.v->rip, TV_CODE + 8);
+	assert_int_equal(f.v->gpr[X86_RDX], 7);
+	teardown(&f);
+}
+
+static void flags_survive_the_way_through_a_dead_block(void **state)
+{
+	/* 0: cmp edx, 1; jmp [rbx]; at 0x20: xor eax, eax; hlt */
+	SETUP(0x83, 0xfa, 1, 0xff, 0x23);
+	static const u8 first[] = {0x31, 0xc0, 0xf4};
+	static const u8 second[] = {0x0f, 0x92, 0xc0, 0xf4}; /* setb al */
+
+	lockstep_free(f.v->lockstep);
+	f.v->lockstep = NULL;
+	st_le64(f.t->ram + LV_PHYS + 0x100, TV_CODE + 0x20);
+	for (unsigned i = 0; i < 3; i++) {
+		const u8 *code = i < 2 ? first : second;
+
+		memcpy(f.t->ram + TV_CODE + 0x20, code, i < 2 ? 3 : 4);
+		smc_written(f.t->vm, TV_CODE + 0x20, 4);
+		/* The jump cache has the first one by the second turn. */
+		for (unsigned k = 0; k < (i < 2 ? 2u : 1u); k++) {
+			f.v->rip = TV_CODE;
+			f.v->is_halted = false;
+			f.v->gpr[X86_RDX] = 0;
+			assert_int_equal(run(&f), 0);
+		}
+	}
+	assert_int_equal(f.v->gpr[X86_RAX] & 0xff, 1);
+	teardown(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +263,8 @@ int main(void)
 		cmocka_unit_test(a_device_is_accessed_once),
 		cmocka_unit_test(
 			a_store_through_another_address_of_a_page_is_seen),
+		cmocka_unit_test(loopne_reads_the_flag_that_a_lookup_put_away),
+		cmocka_unit_test(flags_survive_the_way_through_a_dead_block),
 	};
 
 	return test_run("lockstep", tests);

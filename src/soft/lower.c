@@ -415,10 +415,13 @@ static void emit_entries(struct lower *l, struct xlat_block *b, u16 live)
 	b->entry_indirect = l->e.pos;
 	l->flags_in_env = live != 0;
 	l->flags_in_regs = false;
-	if (live) {
+	/* Two entries also when no flag is live: once the block is dead, who
+	 * comes indirectly has its flags in v->aflags still. */
+	if (live)
 		lower_flags_to_regs(l);
-		e_align(&l->e, 8);
-	}
+	else
+		e_bytes(&l->e, (const u8[]){0x0f, 0x1f, 0x44, 0x00, 0x00}, 5);
+	e_align(&l->e, 8);
 	b->entry_direct = l->e.pos;
 	/* One instruction of five bytes, which nobody can stand in the middle
 	 * of when xlat_kill() overwrites it. (The other entry has a load.) */

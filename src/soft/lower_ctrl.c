@@ -246,7 +246,7 @@ static void lower_loop(struct lower *l)
 	struct flag_place p;
 	u32 over = 0, go = 0, skip = 0;
 
-	if (l->i->live_target || l->i->live_out)
+	if (l->i->reads | l->i->live_target | l->i->live_out)
 		lower_flags_to_regs(l);
 	p = place_get(l);
 	if (!is_jrcxz)
