@@ -75,6 +75,13 @@ struct lower {
  * an instruction that is not lowered after all. */
 bool lower_trace(struct lower *l, struct xlat_block *b);
 
+/* ---- lower_verify.c: tests and fuzzing ---- */
+
+/* Decodes what lower_trace() has emitted: NULL, or what generated code may not
+ * hold, at code offset *out_at. host: the features that the host has. */
+const char *lower_verify(const struct lower *l, const struct xlat_block *b,
+			 const struct isa_features *host, u32 *out_at);
+
 /* ---- flags ---- */
 
 void lower_flags_to_env(struct lower *l);
