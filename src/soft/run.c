@@ -296,6 +296,19 @@ const struct xlat_trace *xlat_last_trace(const struct vcpu *v)
 	return &v->scratch->t;
 }
 
+#define XSAVE_UPPERS	  576
+#define XSAVE_UPPER_BYTES 256
+
+static bool has_uppers(const struct vcpu *v)
+{
+	const u8 *p = v->xsave + XSAVE_UPPERS;
+	u64 any = 0;
+
+	for (unsigned i = 0; i < XSAVE_UPPER_BYTES; i += 8)
+		any |= ld_le64(p + i);
+	return any;
+}
+
 void xlat_enter(struct vcpu *v, const void *code)
 {
 	struct xlat *x = v->vm->xlat;
@@ -303,6 +316,7 @@ void xlat_enter(struct vcpu *v, const void *code)
 	const void *thunk = xlat_code_rx(x) + xlat_thunk_table(x)[XT_ENTER];
 
 	memcpy(&fn, &thunk, sizeof(fn));
+	v->has_uppers = has_uppers(v);
 	fn(v, code);
 	if (v->key & XLAT_KEY_32)
 		v->rip = (u32)v->rip;

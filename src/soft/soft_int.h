@@ -138,6 +138,7 @@ struct vcpu {
 	u64 exit_arg;	/* with what generated code left, see run.c */
 	u32 key;	/* XLAT_KEY_*, kept by soft_mode_changed() */
 	u32 exit_kind;
+	bool has_uppers; /* any upper half of a YMM register is not zero */
 	/* The linear page that instructions were last fetched from, and where
 	 * it is in host memory; SOFT_TLB_EMPTY: none. Dropped with the TLB
 	 * and by soft_mode_changed(). */

@@ -88,17 +88,25 @@ static void vex_env(struct emit *e, u8 map, u8 pp, bool is_256, u8 op,
 		e_b(e, (u8)imm);
 }
 
+/* Upper halves that are all zero are not loaded: the host knows then that
+ * they are, and SSE code need not merge with them. */
 static void load_simd(struct thunks *t)
 {
 	struct emit *e = &t->e;
+	u32 clean;
 
 	for (unsigned r = 0; r < 16; r++) {
-		if (!t->has_avx) {
+		if (!t->has_avx)
 			e_op_rm(e, 4, 0x0f10, r, m_env(OFF_XMM(r)));
-			continue;
-		}
-		vex_env(e, 1, 0, false, 0x10, r, 0, OFF_XMM(r), -1);
-		vex_env(e, 3, 1, true, 0x18, r, r, OFF_YMM(r), 1);
+		else
+			vex_env(e, 1, 0, false, 0x10, r, 0, OFF_XMM(r), -1);
+	}
+	if (t->has_avx) {
+		e_alu_mi(e, 1, ALU_CMP, m_env(ENV_OFF(has_uppers)), 0);
+		clean = e_jcc(e, CC_E, 0);
+		for (unsigned r = 0; r < 16; r++)
+			vex_env(e, 3, 1, true, 0x18, r, r, OFF_YMM(r), 1);
+		e_patch(e, clean, e->pos);
 	}
 	e_op_rm(e, 4, 0x0fae, 2, m_env(OFF_MXCSR)); /* ldmxcsr */
 }
