@@ -188,6 +188,7 @@ static void add_exits(struct xlat *x, const struct xlat_block *b,
 		*e = (struct xlat_exit){.site = exits[i].site,
 					.unlinked = exits[i].unlinked,
 					.target = exits[i].target,
+					.key = exits[i].key,
 					.block = xlat_block_index(x, b)};
 	}
 }

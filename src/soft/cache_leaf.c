@@ -90,7 +90,7 @@ u32 xlat_link(struct xlat *x, u32 exit_index)
 	u32 rel;
 
 	to = xlat_find(x, (from->gpa & ~0xfffull) | e->target, XLAT_NO_GPA,
-		       from->key);
+		       e->key);
 	if (!to)
 		return 0;
 	/* A dead block's time is over at its next exit: no link. A site that
@@ -106,7 +106,7 @@ u32 xlat_link(struct xlat *x, u32 exit_index)
 	return e->linked;
 }
 
-u16 xlat_exit_target(const struct xlat *x, u32 exit_index)
+const struct xlat_exit *xlat_exit_get(const struct xlat *x, u32 exit_index)
 {
-	return x->exits[exit_index].target;
+	return &x->exits[exit_index];
 }

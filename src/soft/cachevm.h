@@ -54,8 +54,10 @@ static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
 			       .key = (u16)key,
 			       .bytes = bytes,
 			       .insns = 2};
-	struct xlat_exit e = {
-		.site = at + 28, .unlinked = at + 32, .target = target};
+	struct xlat_exit e = {.site = at + 28,
+			      .unlinked = at + 32,
+			      .target = target,
+			      .key = (u16)key};
 	struct xlat_fault f = {.host = at + 40, .guest = gpa & 0xfff};
 	const struct mem_slot *s = mem_slot_find(x->vm->mem, gpa);
 	u8 *p = xlat_code_rw(x) + at;

@@ -155,17 +155,22 @@ static void op_b(struct native *p, u8 b)
 
 static void encode_modrm(struct native *p, unsigned reg, unsigned rm)
 {
+	i32 disp = p->ptr_disp;
+	bool is_8 = disp >= -128 && disp <= 127;
+	/* rbp and r13 need a displacement, r12 and rsp a SIB byte. */
+	unsigned mod = !disp && (rm & 7) != 5 ? 0 : is_8 ? 0x40 : 0x80;
+
 	if (!p->in->is_mem) {
 		op_b(p, 0xc0 | (reg & 7) << 3 | (rm & 7));
-	} else if ((rm & 7) == 5) { /* rbp, r13 need a displacement */
-		op_b(p, 0x40 | (reg & 7) << 3 | 5);
-		op_b(p, 0);
-	} else if ((rm & 7) == 4) { /* r12 needs a SIB byte */
-		op_b(p, (reg & 7) << 3 | 4);
-		op_b(p, 0x24);
-	} else {
-		op_b(p, (reg & 7) << 3 | (rm & 7));
+		return;
 	}
+	op_b(p, mod | (reg & 7) << 3 | (rm & 7));
+	if ((rm & 7) == 4)
+		op_b(p, 0x24);
+	if (mod == 0x40)
+		op_b(p, (u8)disp);
+	for (unsigned i = 0; mod == 0x80 && i < 4; i++)
+		op_b(p, (u8)((u32)disp >> (8 * i)));
 }
 
 static bool has_is4(const struct isa_row *row)

@@ -21,8 +21,9 @@ struct native {
 	 * register with the address of the memory operand. */
 	u8 host[16];
 	u8 ptr;
+	i32 ptr_disp; /* added to ptr by the encoding */
 	/* Result. */
-	u8 op[24];
+	u8 op[28];
 	u8 op_len;
 };
 

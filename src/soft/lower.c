@@ -25,6 +25,7 @@ void lower_flags_to_env(struct lower *l)
 {
 	if (l->flags_in_env || !l->flags_in_regs)
 		return;
+	l->s0_group = GROUP_NONE;
 	e_b(&l->e, 0x9f);			 /* lahf */
 	e_op_rr(&l->e, 1, 0x0f90 | CC_O, 0, S0); /* seto al */
 	e_store(&l->e, 2, m_env(ENV_OFF(aflags)), S0);
@@ -35,6 +36,7 @@ void lower_flags_to_regs(struct lower *l)
 {
 	if (l->flags_in_regs || !l->flags_in_env)
 		return;
+	l->s0_group = GROUP_NONE;
 	/* As wide as the store: a narrower store does not forward. */
 	e_op_rm(&l->e, 4, 0x0fb7, S0, m_env(ENV_OFF(aflags)));
 	e_alu_ri(&l->e, 1, ALU_ADD, S0, 0x7f); /* OF */
@@ -207,9 +209,10 @@ static void lookup_operand(struct lower *l, struct standins *s)
 	struct native *n = &s->n;
 	const struct insn *in = n->in;
 	unsigned to = n->ptr == S1 ? S1 : S0;
+	struct emem m =
+		lower_operand(l, 0, accesses(in->row, true), in->mem_size, to);
 
-	lower_ea(l, in, 0);
-	lower_lookup(l, accesses(in->row, true), in->mem_size, to);
+	n->ptr_disp = m.disp;
 	if (n->ptr == to)
 		return;
 	for (unsigned i = 0; i < s->spill_count; i++)
@@ -217,6 +220,12 @@ static void lookup_operand(struct lower *l, struct standins *s)
 			e_store(&l->e, 8, m_env(ENV_OFF(spill) + 8 * (i32)i),
 				n->ptr);
 	e_mov(&l->e, 8, n->ptr, to);
+}
+
+/* Is RAX as it was? */
+static bool keeps_s0(const struct standins *s)
+{
+	return !(s->busy & 1u << S0) || (s->n.in->is_mem && s->n.ptr == S0);
 }
 
 static void lower_pass(struct lower *l, const struct insn *in)
@@ -234,11 +243,14 @@ static void lower_pass(struct lower *l, const struct insn *in)
 			l->is_refused = true;
 			return;
 		}
-		lower_flags_spill(l, l->i->reads | passing);
+		lower_flags_for_access(l, ACCESS_OPERAND);
 		lookup_operand(l, &s);
 	}
 	if (s.restores)
 		lower_flags_to_regs(l);
+	if (!keeps_s0(&s))
+		l->s0_group = GROUP_NONE;
+	l->keeps_s0 = true;
 	emit_native(l, &s);
 	if (s.writes_flags) {
 		l->flags_in_regs = true;
@@ -257,8 +269,6 @@ static bool is_plain_gpr(const struct lower *l, unsigned guest, unsigned size)
 static bool lower_mov(struct lower *l, const struct insn *in)
 {
 	bool is_load = in->opcode == 0x8b;
-	u16 live = lower_live_in(l);
-
 	if (in->map != ISA_MAP_1B || (in->opcode != 0x8b && in->opcode != 0x89))
 		return false;
 	if (!in->is_mem) {
@@ -268,6 +278,7 @@ static bool lower_mov(struct lower *l, const struct insn *in)
 		if (in->osize < 4)
 			return false;
 		if (xlat_host_of[d] != H_NONE) {
+			l->keeps_s0 = true;
 			lower_get(l, xlat_host_of[d], s);
 			if (in->osize == 4)
 				e_mov(&l->e, 4, xlat_host_of[d],
@@ -275,6 +286,7 @@ static bool lower_mov(struct lower *l, const struct insn *in)
 			return true;
 		}
 		if (in->osize == 8 && xlat_host_of[s] != H_NONE) {
+			l->keeps_s0 = true;
 			lower_put(l, d, xlat_host_of[s]);
 			return true;
 		}
@@ -282,10 +294,10 @@ static bool lower_mov(struct lower *l, const struct insn *in)
 	}
 	if (!is_load || !is_plain_gpr(l, in->reg, in->osize))
 		return false;
-	lower_flags_spill(l, live);
-	lower_ea(l, in, 0);
-	lower_lookup(l, false, in->osize, S0);
-	e_load(&l->e, in->osize, xlat_host_of[in->reg], m_b(S0, 0));
+	lower_flags_for_access(l, ACCESS_OPERAND);
+	e_load(&l->e, in->osize, xlat_host_of[in->reg],
+	       lower_operand(l, 0, false, in->osize, S0));
+	l->keeps_s0 = true;
 	return true;
 }
 
@@ -373,7 +385,7 @@ static bool lower_fixed(struct lower *l, const struct insn *in)
 	}
 }
 
-static void lower_insn(struct lower *l)
+static void lower_class(struct lower *l)
 {
 	const struct insn *in = &l->i->in;
 
@@ -405,6 +417,17 @@ static void lower_insn(struct lower *l)
 	default:
 		l->is_refused = true;
 	}
+}
+
+static void lower_insn(struct lower *l)
+{
+	u16 op = l->i->in.row->op;
+
+	l->keeps_s0 = op == ISA_OP_PUSH_REG || op == ISA_OP_POP_REG ||
+		      op == ISA_OP_PUSH_IMM || is_dropped(op);
+	lower_class(l);
+	if (!l->keeps_s0)
+		l->s0_group = GROUP_NONE;
 }
 
 /* ---- the block ---- */
@@ -482,6 +505,7 @@ bool lower_trace(struct lower *l, struct xlat_block *b)
 	l->exit_count = l->fault_count = l->cold_count = 0;
 	l->is_refused = false;
 	l->poll_behind = 0;
+	l->s0_group = GROUP_NONE;
 	b->code = l->e.pos;
 	emit_entries(l, b, entry_live(t));
 	for (unsigned k = 0; k < t->n && !l->is_refused; k++) {

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "soft/encode.h"
+#include "soft/group.h"
 #include "soft/regmap.h"
 #include "soft/trace.h"
 
@@ -38,16 +39,18 @@ enum xlat_exit_kind {
 /* Code out of the way, emitted behind the block. */
 enum cold_kind {
 	COLD_LOOKUP, /* the TLB misses: fill, then back to `back` */
+	COLD_GROUP,  /* the same for a group's span; else to the twin */
 	COLD_CHAIN,  /* an exit that is not linked */
 	COLD_EXIT,   /* leave at page offset `off` with exit kind `arg` */
 	COLD_PROBE,  /* jump to pcbase + disp through the jump cache */
 };
 struct cold {
 	u8 kind;
-	u8 arg;	    /* LOOKUP: is_write; EXIT: enum xlat_exit_kind */
-	bool saves; /* flags are in RFLAGS and live: save them first */
-	u16 off;    /* guest offset in the page */
-	u32 site;   /* rel32 of the jump that leads here */
+	u8 arg;	       /* LOOKUP: is_write; EXIT: enum xlat_exit_kind */
+	bool saves;    /* flags are in RFLAGS and live: save them first */
+	bool restores; /* GROUP: flags are in env and live */
+	u16 off;       /* guest offset in the page */
+	u32 site;      /* rel32 of the jump that leads here */
 	u32 back;
 	i64 disp;
 };
@@ -59,6 +62,9 @@ struct lower {
 	const u32 *thunks;
 	bool is_32, is_user, has_bmi2;
 	bool flags_in_regs, flags_in_env;
+	/* The group whose host address is still in S0; GROUP_NONE: none. */
+	u8 s0_group;
+	bool keeps_s0;	/* the current instruction leaves it there */
 	u8 poll_behind; /* instructions until a poll is due; 0: none */
 	u32 first_exit; /* index that exits[0] will have */
 	u32 exit_count, fault_count, cold_count;
@@ -66,6 +72,7 @@ struct lower {
 	struct xlat_exit exits[LOWER_EXITS];
 	struct xlat_fault faults[LOWER_FAULTS];
 	struct cold colds[LOWER_COLDS];
+	struct groups g; /* of t, by groups_find() */
 };
 
 /* ---- lower.c ---- */
@@ -110,8 +117,18 @@ void lower_lea(struct lower *l, const struct insn *in, unsigned d);
  * Destroys RFLAGS and the other one. Leaves for the interpreter when the
  * access is not plain. */
 void lower_lookup(struct lower *l, bool is_write, unsigned size, unsigned to);
-/* RAX = host address of [rSP + disp], as above. */
-void lower_stack(struct lower *l, bool is_write, i32 disp, unsigned to);
+/* Does the current instruction's access go by an address that its group's head
+ * found? Then it changes no flags. */
+bool lower_is_member(const struct lower *l, unsigned kind);
+/* Spills flags that are live in front of the instruction, if its access is
+ * going to look up. */
+void lower_flags_for_access(struct lower *l, unsigned kind);
+/* The host memory operand of an access of the current instruction, based on
+ * `to` (RAX or RCX). The operand, its address moved by `extra`; */
+struct emem lower_operand(struct lower *l, i32 extra, bool is_write,
+			  unsigned size, unsigned to);
+/* … and [rSP + disp], one stack slot. */
+struct emem lower_stack(struct lower *l, bool is_write, i32 disp, unsigned to);
 static inline unsigned lower_stack_size(const struct lower *l)
 {
 	return l->is_32 ? 4 : 8;

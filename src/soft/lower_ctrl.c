@@ -65,6 +65,27 @@ struct cold *lower_cold(struct lower *l, unsigned kind, u32 site)
 	return c;
 }
 
+/* The next rel32, behind `opcode_bytes`, must not straddle 8 bytes: it is
+ * patched by one store while others may run it. */
+static void align_site(struct lower *l, unsigned opcode_bytes)
+{
+	while (((l->e.pos + opcode_bytes) & 7) > 4)
+		e_b(&l->e, 0x90);
+}
+
+static void add_exit(struct lower *l, u32 site, u16 target, u32 key)
+{
+	struct xlat_exit *x = &l->exits[l->exit_count];
+
+	if (l->exit_count == LOWER_EXITS - 1)
+		l->is_refused = true;
+	*x = (struct xlat_exit){
+		.site = site, .target = target, .key = (u16)key};
+	lower_cold(l, COLD_CHAIN, site)->back = l->exit_count;
+	if (!l->is_refused)
+		l->exit_count++;
+}
+
 static void emit_cold(struct lower *l, const struct cold *c)
 {
 	struct emit *e = &l->e;
@@ -82,6 +103,22 @@ static void emit_cold(struct lower *l, const struct cold *c)
 				 (l->is_user ? 2 : 0)]);
 		e_jmp(e, c->back);
 		e_w(e, c->off);
+		break;
+	case COLD_GROUP:
+		e_call(e, l->thunks[(c->arg ? XT_GROUP_W_SUPER
+					    : XT_GROUP_R_SUPER) +
+				    (l->is_user ? 2 : 0)]);
+		e_jmp(e, c->back);
+		if (l->t->key & XLAT_KEY_LOCKSTEP) {
+			e_mov_ri(e, S0, c->off);
+			e_mov_ri(e, S1, XLAT_EXIT_INTERP);
+			e_jmp(e, l->thunks[XT_EXIT]);
+			break;
+		}
+		l->flags_in_env = c->restores;
+		lower_flags_to_regs(l);
+		align_site(l, 1);
+		add_exit(l, e_jmp(e, 0), c->off, l->t->key | XLAT_KEY_NOGROUP);
 		break;
 	case COLD_CHAIN:
 		l->exits[c->back].unlinked = e->pos;
@@ -122,26 +159,6 @@ void lower_leave(struct lower *l, u16 off, enum xlat_exit_kind kind, u16 live)
 	e_jmp(&l->e, l->thunks[XT_EXIT]);
 }
 
-/* The next rel32, behind `opcode_bytes`, must not straddle 8 bytes: it is
- * patched by one store while others may run it. */
-static void align_site(struct lower *l, unsigned opcode_bytes)
-{
-	while (((l->e.pos + opcode_bytes) & 7) > 4)
-		e_b(&l->e, 0x90);
-}
-
-static void add_exit(struct lower *l, u32 site, u16 target)
-{
-	struct xlat_exit *x = &l->exits[l->exit_count];
-
-	if (l->exit_count == LOWER_EXITS - 1)
-		l->is_refused = true;
-	*x = (struct xlat_exit){.site = site, .target = target};
-	lower_cold(l, COLD_CHAIN, site)->back = l->exit_count;
-	if (!l->is_refused)
-		l->exit_count++;
-}
-
 void lower_poll(struct lower *l, u16 off, u16 live)
 {
 	struct emit *e = &l->e;
@@ -171,7 +188,7 @@ void lower_exit_to(struct lower *l, u16 off, u16 live)
 	if (!l->i || off <= l->i->off)
 		lower_poll(l, off, live);
 	align_site(l, 1);
-	add_exit(l, e_jmp(&l->e, 0), off);
+	add_exit(l, e_jmp(&l->e, 0), off, l->t->key & ~XLAT_KEY_NOGROUP);
 }
 
 static i64 branch_target(const struct lower *l)
@@ -233,7 +250,8 @@ static void lower_jcc(struct lower *l)
 		place_set(l, p);
 	} else {
 		align_site(l, 2);
-		add_exit(l, e_jcc(&l->e, cc, 0), (u16)target);
+		add_exit(l, e_jcc(&l->e, cc, 0), (u16)target,
+			 l->t->key & ~XLAT_KEY_NOGROUP);
 	}
 }
 
@@ -272,40 +290,48 @@ static void lower_loop(struct lower *l)
 
 /* ---- calls, returns, indirect jumps ---- */
 
-/* The return address goes on the stack; RSP moves unless keeps_sp. */
+/* The return address goes on the stack; RSP stays. */
 static void push_return(struct lower *l)
 {
 	unsigned size = lower_stack_size(l);
+	struct emem m = lower_stack(l, true, -(i32)size, S0);
 
-	lower_stack(l, true, -(i32)size, S0);
 	lower_code_address(l, S1, l->i->off + l->i->in.len);
-	e_store(&l->e, size, m_b(S0, 0), S1);
+	e_store(&l->e, size, m, S1);
+}
+
+/* Flags go to env, where calls and jumps through the jump cache want them. */
+static void flags_leave(struct lower *l)
+{
+	if (lower_live_in(l))
+		lower_flags_to_env(l);
+	l->s0_group = GROUP_NONE; /* seto */
 }
 
 static void lower_call_rel(struct lower *l)
 {
-	u16 live = l->i->live_out;
-
-	lower_flags_spill(l, live);
+	flags_leave(l);
 	push_return(l);
 	lower_add_sp(l, -(i32)lower_stack_size(l));
-	jump_to(l, branch_target(l), live);
+	jump_to(l, branch_target(l), l->i->live_out);
 }
 
-static void lower_branch_mem(struct lower *l, const struct insn *in)
+/* RAX = the branch's target from memory. */
+static void load_target(struct lower *l)
 {
-	lower_ea(l, in, 0);
-	lower_lookup(l, false, lower_stack_size(l), S0);
-	e_load(&l->e, lower_stack_size(l), S0, m_b(S0, 0));
+	unsigned size = lower_stack_size(l);
+
+	e_load(&l->e, size, S0, lower_operand(l, 0, false, size, S0));
+	l->s0_group = GROUP_NONE;
 }
 
 static void lower_call_rm(struct lower *l, const struct insn *in)
 {
 	struct emem spill = m_env(ENV_OFF(spill));
 
-	lower_flags_spill(l, l->i->live_out);
+	flags_leave(l);
 	if (in->is_mem) {
-		lower_branch_mem(l, in);
+		load_target(l);
 		e_store(&l->e, 8, spill, S0);
 	}
 	push_return(l);
@@ -319,9 +345,9 @@ static void lower_call_rm(struct lower *l, const struct insn *in)
 
 static void lower_jmp_rm(struct lower *l, const struct insn *in)
 {
-	lower_flags_spill(l, l->i->live_out);
+	flags_leave(l);
 	if (in->is_mem)
-		lower_branch_mem(l, in);
+		load_target(l);
 	else
 		lower_get(l, S0, in->rm);
 	lower_probe(l);
@@ -331,9 +357,8 @@ static void lower_ret(struct lower *l, const struct insn *in)
 {
 	unsigned size = lower_stack_size(l);
 
-	lower_flags_spill(l, l->i->live_out);
-	lower_stack(l, false, 0, S0);
-	e_load(&l->e, size, S0, m_b(S0, 0));
+	flags_leave(l);
+	e_load(&l->e, size, S0, lower_stack(l, false, 0, S0));
 	lower_add_sp(l, (i32)size + (in->imm_len ? (u16)in->imm : 0));
 	lower_probe(l);
 }

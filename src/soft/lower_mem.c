@@ -145,23 +145,22 @@ static struct emem tlb_field(const struct lower *l, i32 field)
 	return m;
 }
 
-void lower_lookup(struct lower *l, bool is_write, unsigned size, unsigned to)
+static struct cold *emit_lookup(struct lower *l, bool is_write, unsigned size,
+				unsigned to, unsigned kind)
 {
 	i32 tag = is_write ? offsetof(struct soft_tlb_entry, tag_w)
 			   : offsetof(struct soft_tlb_entry, tag_r);
 	i32 hva = offsetof(struct soft_tlb_entry, hva_page);
-	struct cold *c;
 	u32 back = l->e.pos;
+	struct cold *c;
 
-	if (!size || size > 64) {
+	if (!size || size > GROUP_SPAN)
 		l->is_refused = true;
-		return;
-	}
 	e_rorx(&l->e, S1, S0, 7, l->has_bmi2);
 	e_alu_ri(&l->e, 4, ALU_AND, S1, (SOFT_TLB_ENTRIES - 1) << 5);
 	e_alu_rm(&l->e, 8, ALU_SUB, S0, tlb_field(l, tag));
 	e_alu_ri(&l->e, 8, ALU_CMP, S0, (i32)(PAGE_BYTES - size));
-	c = lower_cold(l, COLD_LOOKUP, e_jcc(&l->e, CC_A, 0));
+	c = lower_cold(l, kind, e_jcc(&l->e, CC_A, 0));
 	c->arg = is_write;
 	c->back = back;
 	if (to == S0) {
@@ -171,17 +170,101 @@ void lower_lookup(struct lower *l, bool is_write, unsigned size, unsigned to)
 		e_alu_rr(&l->e, 8, ALU_ADD, S1, S0);
 	}
 	l->flags_in_regs = false;
+	l->s0_group = GROUP_NONE;
+	return c;
 }
 
-void lower_stack(struct lower *l, bool is_write, i32 disp, unsigned to)
+void lower_lookup(struct lower *l, bool is_write, unsigned size, unsigned to)
 {
+	emit_lookup(l, is_write, size, to, COLD_LOOKUP);
+}
+
+/* ---- accesses that share a lookup ---- */
+
+static const struct access *access_of(const struct lower *l, unsigned kind)
+{
+	const struct access *a = &l->g.at[l->i - l->t->insns][kind];
+
+	return a->group == GROUP_NONE ? NULL : a;
+}
+
+bool lower_is_member(const struct lower *l, unsigned kind)
+{
+	const struct access *a = access_of(l, kind);
+
+	return a && !a->is_head;
+}
+
+void lower_flags_for_access(struct lower *l, unsigned kind)
+{
+	if (!lower_is_member(l, kind))
+		lower_flags_spill(l, lower_live_in(l));
+}
+
+static struct emem group_slot(const struct group *g)
+{
+	return m_env(ENV_OFF(group) + 8 * (i32)g->slot);
+}
+
+/* RAX = address of the span's first byte. */
+static void emit_head(struct lower *l, const struct access *a, unsigned to)
+{
+	const struct group *g = &l->g.groups[a->group];
+	struct cold *c = emit_lookup(
+		l, g->is_write, (unsigned)(g->max - g->min), to, COLD_GROUP);
+
+	c->restores = lower_live_in(l) != 0;
+	e_store(&l->e, 8, group_slot(g), to);
+	if (to == S0)
+		l->s0_group = a->group;
+}
+
+static struct emem emit_member(struct lower *l, const struct access *a,
+			       unsigned to)
+{
+	if (to != S0 || l->s0_group != a->group)
+		e_load(&l->e, 8, to, group_slot(&l->g.groups[a->group]));
+	if (to == S0)
+		l->s0_group = a->group;
+	return m_b(to, a->rel);
+}
+
+struct emem lower_operand(struct lower *l, i32 extra, bool is_write,
+			  unsigned size, unsigned to)
+{
+	const struct access *a = access_of(l, ACCESS_OPERAND);
+
+	if (!a) {
+		lower_ea(l, &l->i->in, extra);
+		lower_lookup(l, is_write, size, to);
+		return m_b(to, 0);
+	}
+	if (!a->is_head)
+		return emit_member(l, a, to);
+	lower_ea(l, &l->i->in, extra - a->rel);
+	emit_head(l, a, to);
+	return m_b(to, a->rel);
+}
+
+struct emem lower_stack(struct lower *l, bool is_write, i32 disp, unsigned to)
+{
+	const struct access *a = access_of(l, ACCESS_STACK);
 	unsigned size = lower_stack_size(l);
 
+	if (a && !a->is_head)
+		return emit_member(l, a, to);
+	if (a)
+		disp -= a->rel;
 	if (disp)
 		e_lea(&l->e, size, S0, m_b(H_R15, disp));
 	else
 		e_mov(&l->e, size, S0, H_R15);
-	lower_lookup(l, is_write, size, to);
+	if (!a) {
+		lower_lookup(l, is_write, size, to);
+		return m_b(to, 0);
+	}
+	emit_head(l, a, to);
+	return m_b(to, a->rel);
 }
 
 /* ---- push and pop ---- */
@@ -192,13 +275,13 @@ static void lower_push_reg(struct lower *l, unsigned guest)
 {
 	unsigned size = lower_stack_size(l);
 	unsigned host = xlat_host_of[guest];
+	struct emem m = lower_stack(l, true, -(i32)size, S0);
 
-	lower_stack(l, true, -(i32)size, S0);
 	if (host == H_NONE) {
 		lower_get(l, S1, guest);
 		host = S1;
 	}
-	e_store(&l->e, size, m_b(S0, 0), host);
+	e_store(&l->e, size, m, host);
 	lower_add_sp(l, -(i32)size);
 }
 
@@ -206,48 +289,39 @@ static void lower_push_imm(struct lower *l, i32 imm)
 {
 	unsigned size = lower_stack_size(l);
 
-	lower_stack(l, true, -(i32)size, S0);
-	e_mov_mi(&l->e, size, m_b(S0, 0), imm);
+	e_mov_mi(&l->e, size, lower_stack(l, true, -(i32)size, S0), imm);
 	lower_add_sp(l, -(i32)size);
 }
 
-/* The value in v->spill[0] goes on the stack. */
-static void lower_push_spilled(struct lower *l)
+static void lower_push_mem(struct lower *l)
 {
 	unsigned size = lower_stack_size(l);
+	struct emem m = lower_operand(l, 0, false, size, S0);
 
-	lower_stack(l, true, -(i32)size, S0);
-	e_load(&l->e, size, S1, SPILL(0));
-	e_store(&l->e, size, m_b(S0, 0), S1);
-	lower_add_sp(l, -(i32)size);
-}
-
-static void lower_push_mem(struct lower *l, const struct insn *in)
-{
-	unsigned size = lower_stack_size(l);
-
-	lower_ea(l, in, 0);
-	lower_lookup(l, false, size, S0);
-	e_load(&l->e, size, S0, m_b(S0, 0));
+	e_load(&l->e, size, S0, m);
+	l->s0_group = GROUP_NONE;
 	e_store(&l->e, 8, SPILL(0), S0);
-	lower_push_spilled(l);
+	m = lower_stack(l, true, -(i32)size, S0);
+	e_load(&l->e, size, S1, SPILL(0));
+	e_store(&l->e, size, m, S1);
+	lower_add_sp(l, -(i32)size);
 }
 
 static void lower_pop_reg(struct lower *l, unsigned guest)
 {
 	unsigned size = lower_stack_size(l);
 	unsigned host = xlat_host_of[guest];
+	struct emem m = lower_stack(l, false, 0, S0);
 
-	lower_stack(l, false, 0, S0);
 	if (guest == X86_RSP) {
-		e_load(&l->e, size, H_R15, m_b(S0, 0));
+		e_load(&l->e, size, H_R15, m);
 		return;
 	}
 	if (host == H_NONE) {
-		e_load(&l->e, size, S0, m_b(S0, 0));
-		lower_put(l, guest, S0);
+		e_load(&l->e, size, S1, m);
+		lower_put(l, guest, S1);
 	} else {
-		e_load(&l->e, size, host, m_b(S0, 0));
+		e_load(&l->e, size, host, m);
 	}
 	lower_add_sp(l, (i32)size);
 }
@@ -255,26 +329,38 @@ static void lower_pop_reg(struct lower *l, unsigned guest)
 static void lower_pop_mem(struct lower *l, const struct insn *in)
 {
 	unsigned size = lower_stack_size(l);
+	struct emem m = lower_stack(l, false, 0, S0);
 
-	lower_stack(l, false, 0, S0);
-	e_load(&l->e, size, S0, m_b(S0, 0));
+	e_load(&l->e, size, S0, m);
+	l->s0_group = GROUP_NONE;
 	e_store(&l->e, 8, SPILL(0), S0);
 	/* An address based on rSP uses the value behind the pop. */
-	lower_ea(l, in, in->base == X86_RSP ? (i32)size : 0);
-	lower_lookup(l, true, size, S0);
+	m = lower_operand(l, in->base == X86_RSP ? (i32)size : 0, true, size,
+			  S0);
 	e_load(&l->e, size, S1, SPILL(0));
-	e_store(&l->e, size, m_b(S0, 0), S1);
+	e_store(&l->e, size, m, S1);
 	lower_add_sp(l, (i32)size);
 }
 
 static void lower_leave_insn(struct lower *l)
 {
+	const struct access *a = access_of(l, ACCESS_STACK);
 	unsigned size = lower_stack_size(l);
+	struct emem m = m_b(S0, 0);
 
-	e_mov(&l->e, size, S0, H_RBP);
-	lower_lookup(l, false, size, S0);
+	if (a && !a->is_head) {
+		m = emit_member(l, a, S0);
+	} else {
+		e_lea(&l->e, size, S0, m_b(H_RBP, a ? -a->rel : 0));
+		if (a) {
+			emit_head(l, a, S0);
+			m.disp = a->rel;
+		} else {
+			lower_lookup(l, false, size, S0);
+		}
+	}
 	e_lea(&l->e, size, H_R15, m_b(H_RBP, (i32)size));
-	e_load(&l->e, size, H_RBP, m_b(S0, 0));
+	e_load(&l->e, size, H_RBP, m);
 }
 
 /* ---- bit strings ---- */
@@ -372,7 +458,8 @@ bool lower_memx(struct lower *l)
 {
 	const struct insn *in = &l->i->in;
 
-	lower_flags_spill(l, lower_live_in(l));
+	if (in->is_mem || !lower_is_member(l, ACCESS_STACK))
+		lower_flags_spill(l, lower_live_in(l));
 	switch (in->row->op) {
 	case ISA_OP_PUSH_REG:
 		lower_push_reg(l, in->rm);
@@ -382,7 +469,7 @@ bool lower_memx(struct lower *l)
 		return true;
 	case ISA_OP_PUSH_RM:
 		if (in->is_mem)
-			lower_push_mem(l, in);
+			lower_push_mem(l);
 		else
 			lower_push_reg(l, in->rm);
 		return true;

@@ -99,6 +99,7 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	s->l.e = (struct emit){
 		.rw = xlat_code_rw(x), .pos = pos, .end = pos + LOWER_CODE_MAX};
 	s->l.t = t;
+	groups_find(&s->l.g, t);
 	s->l.i = NULL;
 	s->l.thunks = xlat_thunk_table(x);
 	s->l.has_bmi2 = __builtin_cpu_supports("bmi2");
@@ -253,23 +254,6 @@ static gva_t code_lin(const struct vcpu *v)
 	return v->code_mode == X86_MODE_64 ? v->rip : (u32)v->rip;
 }
 
-/* Where to enter generated code for v->rip, or NULL: interpret. */
-static const void *code_for(struct vcpu *v)
-{
-	gva_t va = code_lin(v);
-	const void *code;
-
-	v->key = xlat_key(v);
-	if (v->key == XLAT_KEY_NONE)
-		return NULL;
-	code = xlat_jc_miss_leaf(v, va);
-	if (code)
-		return code;
-	if (v->code_mode == X86_MODE_64 && !soft_is_canonical(va))
-		return NULL;
-	return translate(v, va) ? xlat_jc_miss_leaf(v, va) : NULL;
-}
-
 const struct xlat_block *xlat_block_make(struct vcpu *v, u32 more_key,
 					 bool *out_is_new)
 {
@@ -294,6 +278,37 @@ const struct xlat_block *xlat_block_make(struct vcpu *v, u32 more_key,
 const struct xlat_trace *xlat_last_trace(const struct vcpu *v)
 {
 	return &v->scratch->t;
+}
+
+/* The block without groups, which no jump cache knows. */
+static const void *code_of_twin(struct vcpu *v, gva_t va, u32 extra)
+{
+	bool is_new;
+	const struct xlat_block *b = xlat_block_make(v, extra, &is_new);
+
+	v->pcbase = va & ~(PAGE_BYTES - 1);
+	return b ? xlat_code_rx(v->vm->xlat) + b->entry_indirect : NULL;
+}
+
+/* Where to enter generated code for v->rip, or NULL: interpret. */
+static const void *code_for(struct vcpu *v)
+{
+	gva_t va = code_lin(v);
+	u32 extra = v->key_extra;
+	const void *code;
+
+	v->key = xlat_key(v);
+	v->key_extra = 0;
+	if (v->key == XLAT_KEY_NONE)
+		return NULL;
+	if (extra)
+		return code_of_twin(v, va, extra);
+	code = xlat_jc_miss_leaf(v, va);
+	if (code)
+		return code;
+	if (v->code_mode == X86_MODE_64 && !soft_is_canonical(va))
+		return NULL;
+	return translate(v, va) ? xlat_jc_miss_leaf(v, va) : NULL;
 }
 
 #define XSAVE_UPPERS	  576

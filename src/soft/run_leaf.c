@@ -71,13 +71,16 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index)
 {
 	struct xlat *x = v->vm->xlat;
+	const struct xlat_exit *e = xlat_exit_get(x, exit_index);
 	u32 block;
 
 	xlat_lock(x);
-	v->rip = v->pcbase + xlat_exit_target(x, exit_index);
+	v->rip = v->pcbase + e->target;
+	v->key_extra = e->key & XLAT_KEY_NOGROUP;
 	block = xlat_link(x, exit_index);
 	xlat_unlock(x);
 	if (!block)
 		return NULL;
+	v->key_extra = 0;
 	return xlat_code_rx(x) + xlat_block_get(x, block)->entry_indirect;
 }

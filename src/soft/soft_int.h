@@ -134,10 +134,12 @@ struct vcpu {
 	/* ---- generated code's own (xlat.h) ---- */
 	u64 pcbase;	/* linear address of the page that code runs in */
 	u64 spill[4];	/* scratch of one instruction */
+	u64 group[16];	/* host addresses that accesses share (group.h) */
 	u64 host_rsp;	/* the C stack while generated code runs */
 	u64 exit_arg;	/* with what generated code left, see run.c */
 	u32 key;	/* XLAT_KEY_*, kept by soft_mode_changed() */
 	u32 exit_kind;
+	u32 key_extra; /* of the block to go on with: XLAT_KEY_NOGROUP, or 0 */
 	bool has_uppers; /* any upper half of a YMM register is not zero */
 	/* The linear page that instructions were last fetched from, and where
 	 * it is in host memory; SOFT_TLB_EMPTY: none. Dropped with the TLB

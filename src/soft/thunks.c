@@ -194,7 +194,7 @@ static void call_c(struct thunks *t, const void *fn)
  * behind the call a jmp rel32 back, then the guest offset. Comes back with
  * RAX = va. */
 static void make_slow(struct thunks *t, enum xlat_thunk k, bool is_write,
-		      bool is_user)
+		      bool is_user, bool is_group)
 {
 	struct emit *e = &t->e;
 	i32 tag = is_write ? offsetof(struct soft_tlb_entry, tag_w)
@@ -220,6 +220,11 @@ static void make_slow(struct thunks *t, enum xlat_thunk k, bool is_write,
 	fail = e_jcc(e, CC_E, 0);
 	e_b(e, 0xc3);
 	e_patch(e, fail, e->pos);
+	if (is_group) {
+		e_alu_mi(e, 8, ALU_ADD, m_env(0), 5); /* the jmp back */
+		e_b(e, 0xc3);
+		return;
+	}
 	pop(e, S1);
 	e_op_rm(e, 4, 0x0fb7, S0, m_b(S1, 5));
 	e_mov_ri(e, S1, XLAT_EXIT_INTERP);
@@ -332,10 +337,10 @@ void xlat_make_thunks(struct xlat *x)
 	make_enter(&t);
 	make_exit(&t);
 	make_fault(&t);
-	make_slow(&t, XT_SLOW_R_SUPER, false, false);
-	make_slow(&t, XT_SLOW_W_SUPER, true, false);
-	make_slow(&t, XT_SLOW_R_USER, false, true);
-	make_slow(&t, XT_SLOW_W_USER, true, true);
+	for (unsigned i = 0; i < 4; i++) {
+		make_slow(&t, XT_SLOW_R_SUPER + i, i & 1, i & 2, false);
+		make_slow(&t, XT_GROUP_R_SUPER + i, i & 1, i & 2, true);
+	}
 	make_jumps(&t);
 	for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
 		make_leaf(&t, leaves[i].at, (const void *)leaves[i].fn);

@@ -22,6 +22,11 @@ enum xlat_thunk {
 	XT_SLOW_W_SUPER,
 	XT_SLOW_R_USER,
 	XT_SLOW_W_USER,
+	/* The same of COLD_GROUP; what fails goes on behind the jmp. */
+	XT_GROUP_R_SUPER,
+	XT_GROUP_W_SUPER,
+	XT_GROUP_R_USER,
+	XT_GROUP_W_USER,
 	/* Leaf functions: EAX page offset | length << 16, ECX argument.
 	 * See lower_leaf(). */
 	XT_LEAF_STR,

@@ -56,6 +56,8 @@
 #define XLAT_KEY_NOAVX BIT32(4) /* OSXSAVE or XCR0: AVX rows go to T0 */
 #define XLAT_KEY_FSGS  BIT32(5) /* 32-bit code: FS and GS have no limit */
 #define XLAT_KEY_LOCKSTEP BIT32(6) /* lockstep.c's: leaves at its ends */
+/* Of blocks only: accesses do not share lookups (group.h). */
+#define XLAT_KEY_NOGROUP BIT32(7)
 #define XLAT_KEY_NONE  0xffffu	/* no translation in this mode: T0 only */
 
 /* The key of the vCPU's mode, for v->key. */
@@ -99,6 +101,7 @@ struct xlat_exit {
 	u32 linked;  /* index of the block that it leads to, or 0 */
 	u32 next_incoming; /* exit index + 1 */
 	u16 target;  /* offset in the page */
+	u16 key;     /* of the block that it leads to */
 };
 
 /* Where a host fault in generated code happened in the guest. */
@@ -160,8 +163,7 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 /* Under the lock. The block that exit `index` leads to is linked if it exists:
  * its index, or 0. */
 u32 xlat_link(struct xlat *x, u32 exit_index);
-/* The page offset that the exit leads to. */
-u16 xlat_exit_target(const struct xlat *x, u32 exit_index);
+const struct xlat_exit *xlat_exit_get(const struct xlat *x, u32 exit_index);
 
 /* Under the lock: no new entry leads into the block; who is inside it stays
  * until its next exit. Its entries jump to x's dead thunk. */
