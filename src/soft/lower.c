@@ -500,6 +500,7 @@ bool lower_trace(struct lower *l, struct xlat_block *b)
 {
 	const struct xlat_trace *t = l->t;
 
+	groups_find(&l->g, t);
 	l->is_32 = t->key & XLAT_KEY_32;
 	l->is_user = t->key & XLAT_KEY_USER;
 	l->exit_count = l->fault_count = l->cold_count = 0;

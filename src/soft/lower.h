@@ -72,7 +72,7 @@ struct lower {
 	struct xlat_exit exits[LOWER_EXITS];
 	struct xlat_fault faults[LOWER_FAULTS];
 	struct cold colds[LOWER_COLDS];
-	struct groups g; /* of t, by groups_find() */
+	struct groups g; /* of t */
 };
 
 /* ---- lower.c ---- */

@@ -82,7 +82,9 @@ static const char *check_memory(struct verify *v)
 			       ? NULL
 			       : "an indexed operand that is no table's";
 	}
-	if (in->index != X86_REG_NONE || disp || in->base >= 8 ||
+	/* Within the span that the group's head looked up. */
+	if (in->index != X86_REG_NONE || disp < 0 ||
+	    disp + in->mem_size > (i64)GROUP_SPAN || in->base >= 8 ||
 	    in->base == X86_RBP)
 		return "an operand at an address of the guest's";
 	return v->has_lookup ? NULL : "an operand without a lookup";

@@ -99,7 +99,6 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	s->l.e = (struct emit){
 		.rw = xlat_code_rw(x), .pos = pos, .end = pos + LOWER_CODE_MAX};
 	s->l.t = t;
-	groups_find(&s->l.g, t);
 	s->l.i = NULL;
 	s->l.thunks = xlat_thunk_table(x);
 	s->l.has_bmi2 = __builtin_cpu_supports("bmi2");
