@@ -81,7 +81,11 @@ static void other_code_is_refused(void **state)
 	REFUSED("a jump to elsewhere", 0xe9, 0, 0, 0x10, 0);
 	REFUSED("a jump to elsewhere", 0x75, 0x70);
 	REFUSED("RSP is written", 0x48, 0x89, 0xc4);
-	REFUSED("an operand at an address of the guest's", 0x48, 0x8b, 0x47, 8);
+	REFUSED("an operand at an address of the guest's", 0x48, 0x8b, 0x47,
+		0xf8);
+	REFUSED("an operand at an address of the guest's", 0x48, 0x8b, 0x87, 0,
+		2, 0, 0); /* beyond the span of a group */
+	REFUSED("an operand without a lookup", 0x48, 0x8b, 0x47, 8);
 	REFUSED("an operand at an address of the guest's", 0x48, 0x8b, 0x05, 0,
 		0, 0, 0);
 	REFUSED("an operand without a lookup", 0x48, 0x8b, 0x07);
