@@ -79,6 +79,8 @@ static void load_case(ucontext_t *uc)
 	memcpy(fp + 576, c->in.xsave + 576, 256);
 	*(u64 *)(fp + 512) |= 7;
 	memcpy((void *)ORACLE_DATA, c->in.data, ORACLE_DATA_BYTES);
+	if (c->is_sequence)
+		memset((void *)ORACLE_CODE, 0, ORACLE_CODE_PAGES * PAGE_BYTES);
 	memcpy((void *)(c->in.rip + (c->mode == X86_MODE_16 ? ORACLE_CODE : 0)),
 	       c->code, c->is_sequence ? ORACLE_CODE_BYTES : 16);
 	child.steps = 0;

@@ -174,13 +174,16 @@ void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 	soft_set_rflags(v, (c->in.rflags & 0xcd5) | 0x202);
 	memcpy(v->xsave, c->in.xsave, sizeof(c->in.xsave));
 	memcpy(g->ram + ORACLE_DATA, c->in.data, ORACLE_DATA_BYTES);
+	/* What came before may be read or run by a wild pointer. */
+	if (c->is_sequence)
+		memset(g->ram + ORACLE_CODE, 0, ORACLE_CODE_PAGES * PAGE_BYTES);
 	memcpy(g->ram + code, c->code, c->is_sequence ? ORACLE_CODE_BYTES : 16);
 	if (g->vm->xlat) {
 		/* #UD ends a translated case of one instruction. */
 		if (!c->is_sequence)
 			memcpy(g->ram + code + c->len, (const u8[]){0x0f, 0x0b},
 			       2);
-		smc_written(g->vm, code, ORACLE_CODE_BYTES);
+		smc_written(g->vm, ORACLE_CODE, ORACLE_CODE_PAGES * PAGE_BYTES);
 	}
 	soft_fpu_enter(v);
 	if (sigsetjmp(v->unwind, 0))
