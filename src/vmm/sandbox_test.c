@@ -83,12 +83,12 @@ static int do_old_open(void)
 
 static int do_create(void)
 {
-	return result(open("/tmp/skerry-sandbox", O_RDWR | O_CREAT, 0600));
+	return result(open("/tmp/sandbox-test", O_RDWR | O_CREAT, 0600));
 }
 
 static int do_unlink(void)
 {
-	return result(unlink("/tmp/skerry-sandbox"));
+	return result(unlink("/tmp/sandbox-test"));
 }
 
 static int do_open_tree(void)
