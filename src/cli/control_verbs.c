@@ -141,11 +141,8 @@ int verb_console(void *values, struct cli_args *args)
 		return CLI_FAILED;
 	}
 	close(pair[1]);
-	if (is_terminal) {
-		fprintf(stderr, "skerry: console of '%s'; Ctrl-] leaves it\n",
-			m.name);
-		terminal_raw();
-	}
+	if (is_terminal)
+		terminal_console(m.name, "leaves it");
 	rc = console_run(&m, pair[0], signals_open(), is_terminal, &e);
 	terminal_restore();
 	fprintf(stderr, "\n");

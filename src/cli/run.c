@@ -162,13 +162,8 @@ static int run_console(struct machine *m, int serial_fd, int signal_fd)
 		machine_kill(m);
 		return CLI_FAILED;
 	}
-	if (is_terminal) {
-		fprintf(stderr,
-			"skerry: console of '%s'; Ctrl-] ends the "
-			"machine\n",
-			m->name);
-		terminal_raw();
-	}
+	if (is_terminal)
+		terminal_console(m->name, "ends the machine");
 	rc = console_run(m, serial_fd, signal_fd, is_terminal, &e);
 	terminal_restore();
 	if (rc == 0)

@@ -30,8 +30,15 @@ void terminal_raw(void)
 		return;
 	raw = saved_terminal;
 	cfmakeraw(&raw);
-	is_raw = tcsetattr(0, TCSAFLUSH, &raw) == 0;
+	/* What was typed before belongs to the guest: it is not flushed. */
+	is_raw = tcsetattr(0, TCSADRAIN, &raw) == 0;
 	atexit(terminal_restore);
+}
+
+void terminal_console(const char *name, const char *verb)
+{
+	terminal_raw();
+	fprintf(stderr, "skerry: console of '%s'; Ctrl-] %s\r\n", name, verb);
 }
 
 int signals_open(void)

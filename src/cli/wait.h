@@ -30,6 +30,9 @@ int signals_take(int fd);
 /* Raw mode, undone by terminal_restore and at exit. */
 void terminal_raw(void);
 void terminal_restore(void);
+/* Raw mode for the console of machine NAME; then says that Ctrl-] does VERB, so
+ * that a key typed on sight of the line reaches the guest. */
+void terminal_console(const char *name, const char *verb);
 
 /* Waits for agent-ready: 0, -ETIMEDOUT, -EINTR on a signal, -EPIPE when the
  * machine ended. Shows the time on a terminal. */
