@@ -13,6 +13,7 @@ import os, re, select, shutil, signal, socket, subprocess, tempfile, time
 import assets
 
 BOOT_LIMIT_S = 900
+SETTLE_LIMIT_S = 120
 LIMIT_STATUS = 999  # agent.c: STATUS_LIMIT
 GRACE_S = 60        # a guest that does not answer by then hangs
 SETUP = ("mount -t tmpfs -o mode=1777 tmpfs /tmp && mkdir -p /bench && "
@@ -129,6 +130,16 @@ class Engine:
         self.channel.send("clock")
         words = self.channel.until(b"\n", GRACE_S, "clock").split()
         return before, int(words[1]), time.time_ns()
+
+    def settle(self):
+        """Waits until what the boot still does is over: less than 5 % of a
+        CPU for a second, or two minutes."""
+        end = time.monotonic() + SETTLE_LIMIT_S
+        while time.monotonic() < end:
+            before = self.cpu_ns()
+            time.sleep(1)
+            if self.cpu_ns() - before < 50e6:
+                return
 
     def make_dir(self):
         self.dir = tempfile.mkdtemp(prefix="%s-" % self.name, dir=assets.home)

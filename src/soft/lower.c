@@ -265,6 +265,16 @@ static bool is_plain_gpr(const struct lower *l, unsigned guest, unsigned size)
 	return xlat_host_of[guest] != H_NONE && size >= 4;
 }
 
+/* Host register = guest register; `size` 4 zero-extends. */
+static void move_gpr(struct lower *l, unsigned size, unsigned host,
+		     unsigned guest)
+{
+	if (xlat_host_of[guest] == H_NONE)
+		e_load(&l->e, size, host, m_gpr(guest));
+	else if (size == 4 || xlat_host_of[guest] != host)
+		e_mov(&l->e, size, host, xlat_host_of[guest]);
+}
+
 /* MOV between memory and a pinned register; false: use lower_pass. */
 static bool lower_mov(struct lower *l, const struct insn *in)
 {
@@ -279,10 +289,7 @@ static bool lower_mov(struct lower *l, const struct insn *in)
 			return false;
 		if (xlat_host_of[d] != H_NONE) {
 			l->keeps_s0 = true;
-			lower_get(l, xlat_host_of[d], s);
-			if (in->osize == 4)
-				e_mov(&l->e, 4, xlat_host_of[d],
-				      xlat_host_of[d]);
+			move_gpr(l, in->osize, xlat_host_of[d], s);
 			return true;
 		}
 		if (in->osize == 8 && xlat_host_of[s] != H_NONE) {
@@ -442,8 +449,11 @@ static void emit_entries(struct lower *l, struct xlat_block *b, u16 live)
 	 * comes indirectly has its flags in v->aflags still. */
 	if (live)
 		lower_flags_to_regs(l);
-	else
-		e_bytes(&l->e, (const u8[]){0x0f, 0x1f, 0x44, 0x00, 0x00}, 5);
+	else /* a nop as long as the alignment */
+		e_bytes(&l->e,
+			(const u8[]){0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00,
+				     0x00},
+			8);
 	e_align(&l->e, 8);
 	b->entry_direct = l->e.pos;
 	/* One instruction of five bytes, which nobody can stand in the middle

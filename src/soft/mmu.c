@@ -12,8 +12,6 @@
 #include "soft/lockstep.h"
 #include "soft/mmu_int.h"
 
-#include <sys/mman.h>
-
 #include "base/log.h"
 #include "soft/soft_sys.h"
 #include "soft/xlat.h"
@@ -78,21 +76,12 @@ void soft_tlb_flush_pcid_page(struct vcpu *v, u16 pcid, gva_t va)
 		soft_space_drop_page(s, va, false);
 }
 
-/* NULL: no room, or no memory. */
-static struct soft_space *space_map(struct vcpu *v)
+/* One that was never used; NULL: there is none. */
+static struct soft_space *space_begin(struct vcpu *v)
 {
-	for (unsigned i = 0; i < SOFT_USER_SPACES; i++) {
-		struct soft_space *s;
-
-		if (v->users[i])
-			continue;
-		s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (s == MAP_FAILED)
-			return NULL;
-		v->users[i] = s;
-		return s;
-	}
+	for (unsigned i = 0; i < SOFT_USER_SPACES; i++)
+		if (!v->users[i])
+			return v->users[i] = soft_vcpu_space(v, i);
 	return NULL;
 }
 
@@ -104,7 +93,7 @@ void soft_cr3_switch(struct vcpu *v, u64 value, bool keeps)
 	if (!to)
 		to = soft_space_pick(v, false);
 	if (!to)
-		to = space_map(v);
+		to = space_begin(v);
 	if (!to)
 		to = soft_space_pick(v, true);
 	soft_space_switch(v, to, value, keeps);

@@ -576,9 +576,11 @@ void soft_sleep(struct vcpu *v, u64 deadline_ns);
 /* ---- engine (vm.c, vcpu.c, state.c) ---- */
 
 /* Zeroed memory of a vCPU, below it the stack of generated code's leaf calls,
- * with a first user space. NULL: errno. */
+ * behind it the user spaces, of which one is in use. NULL: errno. */
 struct vcpu *soft_vcpu_alloc(void);
 void soft_vcpu_release(struct vcpu *v);
+/* Where user space i < SOFT_USER_SPACES lies; zeroed before its first use. */
+struct soft_space *soft_vcpu_space(struct vcpu *v, unsigned i);
 /* Power-on (is_init false) or INIT state, the APIC included. */
 void soft_vcpu_reset(struct vcpu *v, bool is_init);
 int soft_vcpu_get(struct vcpu *v, struct vcpu_state *out, struct err *err);

@@ -31,7 +31,7 @@
 
 #define SOFT_TLB_ENTRIES 4096
 #define SOFT_TLB_EMPTY	 0x8080808080808080ull
-#define SOFT_JC_ENTRIES	 16384
+#define SOFT_JC_ENTRIES	 32768
 #define SOFT_JC_CHUNK	 (SOFT_JC_ENTRIES / 64)
 
 struct soft_tlb_entry {

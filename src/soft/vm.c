@@ -201,39 +201,61 @@ fail:
 
 /* ---- vCPU ---- */
 
-/* [guard page][stack of leaf calls][struct vcpu][guard page] */
-#define STACK_BYTES (256 * KIB)
-#define VCPU_BYTES  ALIGN_UP(sizeof(struct vcpu), PAGE_BYTES)
-#define VCPU_SPAN   (PAGE_BYTES + STACK_BYTES + VCPU_BYTES + PAGE_BYTES)
+/* [guard page][stack of leaf calls][struct vcpu][user spaces][guard page]
+ *
+ * From struct vcpu on in huge pages: generated code looks into these tables at
+ * each memory access, and the host's own TLB is small. */
+#define STACK_BYTES  (256 * KIB)
+#define HEAD_BYTES   (PAGE_BYTES + STACK_BYTES)
+#define SPACES_START ALIGN_UP(sizeof(struct vcpu), 64)
+#define TABLE_BYTES                                                            \
+	ALIGN_UP(SPACES_START + SOFT_USER_SPACES * sizeof(struct soft_space),  \
+		 PAGE_BYTES)
+#define VCPU_SPAN  (HEAD_BYTES + TABLE_BYTES + PAGE_BYTES)
+#define HUGE_BYTES (2 * MIB)
 
 void soft_vcpu_release(struct vcpu *v)
 {
-	for (unsigned i = 0; i < SOFT_USER_SPACES; i++)
-		if (v->users[i])
-			munmap(v->users[i], sizeof(*v->users[i]));
-	munmap((u8 *)v - STACK_BYTES - PAGE_BYTES, VCPU_SPAN);
+	munmap((u8 *)v - HEAD_BYTES, VCPU_SPAN);
+}
+
+struct soft_space *soft_vcpu_space(struct vcpu *v, unsigned i)
+{
+	u8 *at = (u8 *)v + SPACES_START;
+
+	return (struct soft_space *)at + i;
+}
+
+/* VCPU_SPAN bytes, HEAD_BYTES of them in front of a huge page's start. */
+static u8 *map_vcpu(void)
+{
+	size_t size = VCPU_SPAN + HUGE_BYTES, before;
+	u8 *p = mmap(NULL, size, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	before = -((uintptr_t)p + HEAD_BYTES) & (HUGE_BYTES - 1);
+	if (before)
+		munmap(p, before);
+	munmap(p + before + VCPU_SPAN, size - before - VCPU_SPAN);
+	return p + before;
 }
 
 struct vcpu *soft_vcpu_alloc(void)
 {
-	u8 *p = mmap(NULL, VCPU_SPAN, PROT_NONE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	struct vcpu *v = (struct vcpu *)(p + PAGE_BYTES + STACK_BYTES);
+	u8 *p = map_vcpu();
+	struct vcpu *v = (struct vcpu *)(p + HEAD_BYTES);
 
-	if (p == MAP_FAILED)
+	if (!p)
 		return NULL;
-	if (mprotect(p + PAGE_BYTES, STACK_BYTES + VCPU_BYTES,
+	if (mprotect(p + PAGE_BYTES, STACK_BYTES + TABLE_BYTES,
 		     PROT_READ | PROT_WRITE) < 0) {
 		munmap(p, VCPU_SPAN);
 		return NULL;
 	}
-	v->user = mmap(NULL, sizeof(*v->user), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (v->user == MAP_FAILED) {
-		soft_vcpu_release(v);
-		return NULL;
-	}
-	v->users[0] = v->user;
+	(void)madvise(v, TABLE_BYTES, MADV_HUGEPAGE);
+	v->users[0] = v->user = soft_vcpu_space(v, 0);
 	v->super_now = &v->super;
 	return v;
 }

@@ -49,16 +49,16 @@
 
 /* ---- mode keys: what of the vCPU's mode the code depends on ---- */
 
-#define XLAT_KEY_USER  BIT32(0) /* CPL 3: the user space's tables */
-#define XLAT_KEY_32    BIT32(1) /* 32-bit code, flat segments, 32-bit stack */
-#define XLAT_KEY_NM    BIT32(2) /* CR0.TS or EM: all FPU rows go to T0 */
-#define XLAT_KEY_NOSSE BIT32(3) /* CR4.OSFXSR clear: SSE rows go to T0 */
-#define XLAT_KEY_NOAVX BIT32(4) /* OSXSAVE or XCR0: AVX rows go to T0 */
-#define XLAT_KEY_FSGS  BIT32(5) /* 32-bit code: FS and GS have no limit */
+#define XLAT_KEY_USER	  BIT32(0) /* CPL 3: the user space's tables */
+#define XLAT_KEY_32	  BIT32(1) /* 32-bit code, flat segments, 32-bit stack */
+#define XLAT_KEY_NM	  BIT32(2) /* CR0.TS or EM: all FPU rows go to T0 */
+#define XLAT_KEY_NOSSE	  BIT32(3) /* CR4.OSFXSR clear: SSE rows go to T0 */
+#define XLAT_KEY_NOAVX	  BIT32(4) /* OSXSAVE or XCR0: AVX rows go to T0 */
+#define XLAT_KEY_FSGS	  BIT32(5) /* 32-bit code: FS and GS have no limit */
 #define XLAT_KEY_LOCKSTEP BIT32(6) /* lockstep.c's: leaves at its ends */
 /* Of blocks only: accesses do not share lookups (group.h). */
 #define XLAT_KEY_NOGROUP BIT32(7)
-#define XLAT_KEY_NONE  0xffffu	/* no translation in this mode: T0 only */
+#define XLAT_KEY_NONE	 0xffffu /* no translation in this mode: T0 only */
 
 /* The key of the vCPU's mode, for v->key. */
 u32 xlat_key(const struct vcpu *v);
@@ -69,44 +69,45 @@ u32 xlat_key(const struct vcpu *v);
 #define XLAT_NO_GPA   (~0ull)
 
 struct xlat_block {
-	gpa_t gpa;  /* of the first byte */
+	/* What xlat_find() reads, in one cache line. */
+	_Alignas(64) gpa_t gpa; /* of the first byte */
 	gpa_t gpa2; /* of the second page's first byte, or XLAT_NO_GPA */
-	u64 hash;   /* of the source bytes, see xlat_hash() */
+	_Atomic u32 next_hash; /* block indexes; 0 ends */
+	u16 key;
+	bool is_dead; /* written under the lock, read without */
+	u32 entry_direct, entry_indirect; /* offsets into the code memory */
+
+	u64 hash; /* of the source bytes, see xlat_hash() */
 	/* Lines of the first page from which it was seen which flags are dead
 	 * behind the block, and their hash, see xlat_hash_lines(). */
 	u64 look, look_hash;
-	/* Offsets into the code memory. [code, code_end) holds all of it. */
-	u32 code, code_end;
-	u32 entry_direct, entry_indirect;
+	u32 code, code_end;		/* [code, code_end) holds all of it */
 	u32 dead_direct, dead_indirect; /* where xlat_kill() sends them */
 	u32 exit_first;
 	u16 exit_count;
-	u16 key;
 	u16 bytes; /* of guest code */
 	u16 insns;
 	/* Host faults: fault_count entries of the cache's fault pool. */
 	u32 fault_first;
 	u16 fault_count;
-	bool is_dead;	      /* written under the lock, read without */
-	_Atomic u32 next_hash; /* block indexes; 0 ends */
-	u32 next_page[2];      /* list of the first and of the second page */
-	u32 incoming; /* exit index + 1 of the first linked exit; 0: none */
+	u32 next_page[2]; /* list of the first and of the second page */
+	u32 incoming;	  /* exit index + 1 of the first linked exit; 0: none */
 };
 
 /* A direct jump out of a block, to an address in the same guest page. */
 struct xlat_exit {
-	u32 site;    /* code offset of the rel32 of a jmp or jcc */
+	u32 site;     /* code offset of the rel32 of a jmp or jcc */
 	u32 unlinked; /* code offset that the rel32 leads to when not linked */
-	u32 block;   /* index of the block that it belongs to */
-	u32 linked;  /* index of the block that it leads to, or 0 */
+	u32 block;    /* index of the block that it belongs to */
+	u32 linked;   /* index of the block that it leads to, or 0 */
 	u32 next_incoming; /* exit index + 1 */
-	u16 target;  /* offset in the page */
-	u16 key;     /* of the block that it leads to */
+	u16 target;	   /* offset in the page */
+	u16 key;	   /* of the block that it leads to */
 };
 
 /* Where a host fault in generated code happened in the guest. */
 struct xlat_fault {
-	u32 host; /* code offset of the faulting instruction */
+	u32 host;  /* code offset of the faulting instruction */
 	u16 guest; /* offset in the page, and: */
 };
 #define XLAT_FAULT_RFLAGS 0x8000u /* the guest's flags are in RFLAGS */
@@ -120,7 +121,7 @@ struct smc_page {
 	_Atomic u64 writers;
 	u32 first_block;
 	_Atomic u16 stores; /* slow ones since a block was last made */
-	u16 flips; /* how often stores have emptied it */
+	u16 flips;	    /* how often stores have emptied it */
 };
 
 struct xlat; /* one for each VM: vm->xlat */
@@ -128,8 +129,7 @@ struct xlat; /* one for each VM: vm->xlat */
 /* ---- cache.c ---- */
 
 /* code_bytes: of code memory, a multiple of 2 MiB. NULL: *err says why. */
-struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes,
-		      struct err *err);
+struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err);
 void xlat_free(struct xlat *x);
 void xlat_lock(struct xlat *x);
 void xlat_unlock(struct xlat *x);
