@@ -56,7 +56,8 @@ static void free_array(void *p, size_t bytes)
 static void reset_counts(struct xlat *x)
 {
 	x->code_next = XLAT_THUNK_BYTES;
-	x->reserved_end = 0;
+	x->cold_next = (u32)XLAT_COLD_START(x->code.size);
+	x->reserved_end = x->reserved_cold_end = 0;
 	x->exit_count = 0;
 	x->fault_count = 0;
 	/* Pairs with the acquire in xlat_block_at. */
@@ -131,14 +132,22 @@ u32 xlat_next_exit(const struct xlat *x)
 	return x->exit_count;
 }
 
-u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_exits, u32 max_faults)
+u32 xlat_next_cold(const struct xlat *x)
 {
-	if (max_code > x->code.size - x->code_next ||
+	return x->cold_next;
+}
+
+u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_exits,
+		 u32 max_faults)
+{
+	if (max_code > XLAT_COLD_START(x->code.size) - x->code_next ||
+	    max_cold > x->code.size - x->cold_next ||
 	    max_exits > XLAT_EXITS_MAX - x->exit_count ||
 	    max_faults > XLAT_FAULTS_MAX - x->fault_count ||
 	    atomic_load(&x->block_count) == XLAT_BLOCKS_MAX)
 		return 0;
 	x->reserved_end = x->code_next + max_code;
+	x->reserved_cold_end = x->cold_next + max_cold;
 	return x->code_next;
 }
 
@@ -173,6 +182,9 @@ static void check_proto(const struct xlat *x, const struct xlat_block *p,
 {
 	ASSERT(p->code == x->code_next && p->code_end > p->code &&
 	       p->code_end <= x->reserved_end);
+	ASSERT(p->cold == p->cold_end ||
+	       (p->cold == x->cold_next && p->cold_end > p->cold &&
+		p->cold_end <= x->reserved_cold_end));
 	ASSERT(!((p->entry_direct | p->entry_indirect) & 7));
 	ASSERT(p->entry_direct >= p->code && p->entry_indirect >= p->code &&
 	       p->entry_direct + 8 <= p->code_end &&
@@ -181,14 +193,20 @@ static void check_proto(const struct xlat *x, const struct xlat_block *p,
 	       fault_count <= XLAT_FAULTS_MAX - x->fault_count);
 }
 
+/* Four bytes at `at`. */
+static bool is_within(u32 at, u32 begin, u32 end)
+{
+	return at >= begin && at < end && end - at >= 4;
+}
+
 static void add_exits(struct xlat *x, const struct xlat_block *b,
 		      const struct xlat_exit *exits)
 {
 	for (u32 i = 0; i < b->exit_count; i++) {
 		struct xlat_exit *e = &x->exits[b->exit_first + i];
 
-		ASSERT(exits[i].site >= b->code &&
-		       exits[i].site + 4 <= b->code_end);
+		ASSERT(is_within(exits[i].site, b->code, b->code_end) ||
+		       is_within(exits[i].site, b->cold, b->cold_end));
 		*e = (struct xlat_exit){.site = exits[i].site,
 					.unlinked = exits[i].unlinked,
 					.target = exits[i].target,
@@ -219,10 +237,10 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 		       fault_count * sizeof(*faults));
 	x->exit_count += exit_count;
 	x->fault_count += fault_count;
-	x->code_next = ALIGN_UP(b->code_end, XLAT_CODE_ALIGN);
-	if (x->code_next > x->code.size)
-		x->code_next = (u32)x->code.size;
-	x->reserved_end = 0;
+	x->code_next = MIN(ALIGN_UP(b->code_end, XLAT_CODE_ALIGN),
+			   (u32)XLAT_COLD_START(x->code.size));
+	x->cold_next = MAX(x->cold_next, b->cold_end);
+	x->reserved_end = x->reserved_cold_end = 0;
 	x->stats.blocks++;
 	x->stats.guest_bytes += b->bytes;
 	x->stats.guest_insns += b->insns;
@@ -309,6 +327,14 @@ static void flush_jump_caches(struct vcpu *v)
 	}
 }
 
+/* Gives the pages of code from `begin`, a page's first byte, back. */
+static void discard(struct xlat *x, u32 begin, u32 end)
+{
+	if (end > begin)
+		soft_codemem_discard(&x->code, begin,
+				     ALIGN_UP(end, PAGE_BYTES) - begin);
+}
+
 void xlat_flush_all(struct xlat *x)
 {
 	u32 count;
@@ -320,9 +346,8 @@ void xlat_flush_all(struct xlat *x)
 	clear_array(x->blocks, BLOCKS_BYTES);
 	clear_array(x->exits, EXITS_BYTES);
 	clear_array(x->faults, FAULTS_BYTES);
-	soft_codemem_discard(&x->code, XLAT_THUNK_BYTES,
-			     ALIGN_UP(x->code_next, PAGE_BYTES) -
-				     XLAT_THUNK_BYTES);
+	discard(x, XLAT_THUNK_BYTES, x->code_next);
+	discard(x, (u32)XLAT_COLD_START(x->code.size), x->cold_next);
 	reset_counts(x);
 	x->stats.blocks = x->stats.dead_blocks = x->stats.links = 0;
 	x->stats.guest_bytes = x->stats.guest_insns = 0;
@@ -398,6 +423,7 @@ void xlat_get_stats(struct xlat *x, struct xlat_stats *out)
 {
 	xlat_lock(x);
 	*out = x->stats;
-	out->code_bytes = x->code_next - XLAT_THUNK_BYTES;
+	out->code_bytes = x->code_next - XLAT_THUNK_BYTES + x->cold_next -
+			  XLAT_COLD_START(x->code.size);
 	xlat_unlock(x);
 }

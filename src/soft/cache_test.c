@@ -69,7 +69,7 @@ static void links_stay_in_page_and_mode(void **state)
 static void an_unaligned_site_stays_unlinked(void **state)
 {
 	struct fixture f = setup();
-	u32 at = xlat_reserve(f.x, CV_CODE, 1, 0);
+	u32 at = xlat_reserve(f.x, CV_CODE, 0, 1, 0);
 	struct xlat_block p = {.gpa = 0x5000,
 			       .gpa2 = XLAT_NO_GPA,
 			       .code = at,
@@ -175,15 +175,18 @@ static void a_full_cache_says_so_and_works_again_when_flushed(void **state)
 	assert_non_null(x);
 	while (cv_publish(x, 0x5000 + n % 64, XLAT_NO_GPA, 8, n / 64, 0))
 		n++;
-	assert_int_equal(n, (2 * MIB - XLAT_THUNK_BYTES) / CV_CODE);
-	assert_int_equal(xlat_reserve(x, CV_CODE, 1, 1), 0);
+	assert_int_equal(n, (XLAT_COLD_START(2 * MIB) - XLAT_THUNK_BYTES) /
+				    CV_CODE);
+	assert_int_equal(xlat_reserve(x, CV_CODE, 0, 1, 1), 0);
 	for (i = 0; i < n; i++)
 		assert_non_null(
 			xlat_find(x, 0x5000 + i % 64, XLAT_NO_GPA, i / 64));
 	xlat_flush_all(x);
-	assert_int_equal(xlat_reserve(x, CV_CODE, XLAT_EXITS_MAX + 1, 1), 0);
-	assert_int_equal(xlat_reserve(x, CV_CODE, 1, XLAT_FAULTS_MAX + 1), 0);
-	assert_int_equal(xlat_reserve(x, 3 * MIB, 1, 1), 0);
+	assert_int_equal(xlat_reserve(x, CV_CODE, 0, XLAT_EXITS_MAX + 1, 1), 0);
+	assert_int_equal(xlat_reserve(x, CV_CODE, 0, 1, XLAT_FAULTS_MAX + 1),
+			 0);
+	assert_int_equal(xlat_reserve(x, 3 * MIB, 0, 1, 1), 0);
+	assert_int_equal(xlat_reserve(x, CV_CODE, 3 * MIB, 1, 1), 0);
 	assert_non_null(cv_publish(x, 0x5000, XLAT_NO_GPA, 8, 0, 0));
 	xlat_free(x);
 	tv_free(f.t);

@@ -42,7 +42,7 @@ static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
 					    gpa_t gpa2, u16 bytes, u32 key,
 					    u16 target)
 {
-	u32 at = xlat_reserve(x, CV_CODE, 1, 1);
+	u32 at = xlat_reserve(x, CV_CODE, 0, 1, 1);
 	struct xlat_block b = {.gpa = gpa,
 			       .gpa2 = gpa2,
 			       .code = at,

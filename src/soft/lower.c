@@ -499,6 +499,19 @@ static void emit_dead_stubs(struct lower *l, struct xlat_block *b)
 	e_jmp(&l->e, l->thunks[XT_EXIT]);
 }
 
+static void emit_cold(struct lower *l, struct xlat_block *b)
+{
+	struct emit *e = &l->e;
+
+	if (e->is_full)
+		return;
+	e->pos = b->cold = l->cold;
+	e->end = l->cold + LOWER_CODE_MAX;
+	lower_emit_colds(l);
+	emit_dead_stubs(l, b);
+	b->cold_end = e->pos;
+}
+
 static u16 entry_live(const struct xlat_trace *t)
 {
 	if (!t->n)
@@ -526,9 +539,8 @@ bool lower_trace(struct lower *l, struct xlat_block *b)
 			lower_poll(l, t->insns[k + 1].off, l->i->live_out);
 	}
 	emit_end(l);
-	lower_emit_colds(l);
-	emit_dead_stubs(l, b);
 	e_align(&l->e, 8);
 	b->code_end = l->e.pos;
+	emit_cold(l, b);
 	return !l->is_refused && !l->e.is_full;
 }

@@ -33,10 +33,10 @@ enum xlat_exit_kind {
 #define LOWER_EXITS  (2 * XLAT_TRACE_MAX + 4)
 #define LOWER_FAULTS XLAT_TRACE_MAX
 #define LOWER_COLDS  (4 * XLAT_TRACE_MAX)
-/* Upper bound of one block's code: 64 instructions of at most two lookups. */
+/* Upper bound of one block's code, and of its cold code: 64 instructions of at most two lookups. */
 #define LOWER_CODE_MAX (24 * KIB)
 
-/* Code out of the way, emitted behind the block. */
+/* Code out of the way: the host's caches hold what runs. */
 enum cold_kind {
 	COLD_LOOKUP, /* the TLB misses: fill, then back to `back` */
 	COLD_GROUP,  /* the same for a group's span; else to the twin */
@@ -66,6 +66,7 @@ struct lower {
 	u8 s0_group;
 	bool keeps_s0;	/* the current instruction leaves it there */
 	u8 poll_behind; /* instructions until a poll is due; 0: none */
+	u32 cold;	/* where cold code goes: LOWER_CODE_MAX bytes */
 	u32 first_exit; /* index that exits[0] will have */
 	u32 exit_count, fault_count, cold_count;
 	bool is_refused; /* something that cannot be lowered: give up */
@@ -77,8 +78,8 @@ struct lower {
 
 /* ---- lower.c ---- */
 
-/* Emits the block of l->t, whose e, t, thunks, has_bmi2 and first_exit are
- * set. Fills code, code_end, entries and dead stubs of *b. false: no room, or
+/* Emits the block of l->t, whose e, t, cold, thunks, has_bmi2 and first_exit
+ * are set. Fills code and cold code, entries and dead stubs of *b. false: no room, or
  * an instruction that is not lowered after all. */
 bool lower_trace(struct lower *l, struct xlat_block *b);
 

@@ -2,8 +2,8 @@
 /* The emitter's self-check: decodes what was emitted for a block and holds it
  * against what generated code may be (engine.md 8.1, I2 to I4).
  *
- * THEORY. All code lies between code and code_end and is decoded from the
- * first byte to the last; the only bytes that are no instructions are the
+ * THEORY. All code and cold code is decoded from the first byte to the last;
+ * the only bytes that are no instructions are the
  * guest offsets behind the jump that follows the call of a slow path. A
  * memory operand is one of
  *
@@ -17,7 +17,8 @@
 struct verify {
 	const struct lower *l;
 	const u8 *rw;
-	u32 pos, end, begin;
+	const struct xlat_block *b;
+	u32 pos, end;
 	bool has_lookup, is_behind_slow;
 	struct insn in;
 };
@@ -32,7 +33,8 @@ static bool is_thunk(const struct verify *v, u32 target)
 
 static const char *check_target(const struct verify *v, u64 target)
 {
-	if (target >= v->begin && target < v->end)
+	if ((target >= v->b->code && target < v->b->code_end) ||
+	    (target >= v->b->cold && target < v->b->cold_end))
 		return NULL;
 	if (target < XLAT_THUNK_BYTES && is_thunk(v, (u32)target))
 		return NULL;
@@ -168,35 +170,41 @@ static void skip_offset(struct verify *v, u32 at)
 	v->is_behind_slow = is_slow_call;
 }
 
-const char *lower_verify(const struct lower *l, const struct xlat_block *b,
-			 const struct isa_features *host, u32 *out_at)
+static const char *verify_range(struct verify *v, u32 begin, u32 end,
+				const struct isa_features *host, u32 *out_at)
 {
-	struct verify v = {.l = l,
-			   .rw = l->e.rw,
-			   .pos = b->code,
-			   .begin = b->code,
-			   .end = b->code_end};
-
-	while (v.pos < v.end) {
-		u32 at = v.pos;
+	v->pos = begin;
+	v->end = end;
+	while (v->pos < v->end) {
+		u32 at = v->pos;
 		const char *what;
 		int n;
 
 		*out_at = at;
-		if (v.end - at >= 2 && v.rw[at] == 0x0f &&
-		    v.rw[at + 1] == 0x0b) { /* ud2 */
-			v.pos += 2;
+		if (v->end - at >= 2 && v->rw[at] == 0x0f &&
+		    v->rw[at + 1] == 0x0b) { /* ud2 */
+			v->pos += 2;
 			continue;
 		}
-		n = x86_decode(&v.in, v.rw + at, MIN(v.end - at, 15u),
+		n = x86_decode(&v->in, v->rw + at, MIN(v->end - at, 15u),
 			       X86_MODE_64, host);
 		if (n <= 0)
 			return "bytes that are no instruction";
-		what = check_insn(&v);
+		what = check_insn(v);
 		if (what)
 			return what;
-		v.pos += n;
-		skip_offset(&v, at);
+		v->pos += n;
+		skip_offset(v, at);
 	}
-	return v.pos == v.end ? NULL : "an instruction over the end";
+	return v->pos == v->end ? NULL : "an instruction over the end";
+}
+
+const char *lower_verify(const struct lower *l, const struct xlat_block *b,
+			 const struct isa_features *host, u32 *out_at)
+{
+	struct verify v = {.l = l, .rw = l->e.rw, .b = b};
+	const char *what = verify_range(&v, b->code, b->code_end, host, out_at);
+
+	return what ? what
+		    : verify_range(&v, b->cold, b->cold_end, host, out_at);
 }

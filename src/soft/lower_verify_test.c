@@ -5,7 +5,7 @@
 #include "soft/lower.h"
 #include "x86/cpuid.h"
 
-static u8 code[XLAT_THUNK_BYTES + LOWER_CODE_MAX];
+static u8 code[XLAT_THUNK_BYTES + 2 * LOWER_CODE_MAX];
 static u32 thunks[XT_COUNT];
 static struct xlat_trace t;
 static struct lower l;
@@ -37,6 +37,7 @@ static struct xlat_block emit(u32 key)
 			    .end = XLAT_THUNK_BYTES + LOWER_CODE_MAX};
 	l.t = &t;
 	l.thunks = thunks;
+	l.cold = XLAT_THUNK_BYTES + LOWER_CODE_MAX;
 	l.has_bmi2 = __builtin_cpu_supports("bmi2");
 	assert_true(lower_trace(&l, &b));
 	return b;

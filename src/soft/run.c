@@ -91,13 +91,15 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 		.insns = t->n,
 		.bytes = (u16)used_bytes(t),
 	};
-	u32 pos = xlat_reserve(x, LOWER_CODE_MAX, LOWER_EXITS, LOWER_FAULTS);
+	u32 pos = xlat_reserve(x, LOWER_CODE_MAX, LOWER_CODE_MAX, LOWER_EXITS,
+			       LOWER_FAULTS);
 
 	*out_is_full = !pos;
 	if (!pos)
 		return NULL;
 	s->l.e = (struct emit){
 		.rw = xlat_code_rw(x), .pos = pos, .end = pos + LOWER_CODE_MAX};
+	s->l.cold = xlat_next_cold(x);
 	s->l.t = t;
 	s->l.i = NULL;
 	s->l.thunks = xlat_thunk_table(x);

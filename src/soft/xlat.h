@@ -81,7 +81,8 @@ struct xlat_block {
 	/* Lines of the first page from which it was seen which flags are dead
 	 * behind the block, and their hash, see xlat_hash_lines(). */
 	u64 look, look_hash;
-	u32 code, code_end;		/* [code, code_end) holds all of it */
+	u32 code, code_end; /* what runs when all goes well */
+	u32 cold, cold_end; /* the rest: slow paths, unlinked exits */
 	u32 dead_direct, dead_indirect; /* where xlat_kill() sends them */
 	u32 exit_first;
 	u16 exit_count;
@@ -146,10 +147,17 @@ u8 *xlat_code_rw(struct xlat *x);
 const u8 *xlat_code_rx(const struct xlat *x);
 size_t xlat_code_size(const struct xlat *x);
 
-/* Under the lock. Room for at most max bytes of code, exits and faults: the
- * code offset where to emit; 0 when something is full (xlat_flush_all). */
+/* Code memory: thunks, then the blocks' code, then their cold code, each in
+ * the order of the blocks. */
+#define XLAT_COLD_START(size) ((size) / 16 * 9)
+
+/* Under the lock. Room for at most so many bytes of code and of cold code,
+ * exits and faults: the code offset where to emit; 0 when something is full
+ * (xlat_flush_all). Cold code goes to xlat_next_cold(). */
 u32 xlat_next_exit(const struct xlat *x); /* the next block's exit_first */
-u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_exits, u32 max_faults);
+u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_exits,
+		 u32 max_faults);
+u32 xlat_next_cold(const struct xlat *x);
 
 /* Under the lock: enters a block whose code has been written at
  * xlat_reserve()'s offset. `proto` gives gpa to insns, but for the indexes;
@@ -173,8 +181,8 @@ void xlat_kill(struct xlat *x, struct xlat_block *b);
  * jump caches of all vCPUs are emptied. */
 void xlat_flush_all(struct xlat *x);
 
-/* The live or dead block whose code contains the host address. No lock,
- * async-signal-safe. NULL: a thunk, or no generated code at all. */
+/* The live or dead block whose code (not cold) contains the host address. No
+ * lock, async-signal-safe. NULL: a thunk, or no generated code at all. */
 const struct xlat_block *xlat_block_at(const struct xlat *x, const void *pc);
 /* The guest page offset of a host fault at pc, or -1. Async-signal-safe. */
 int xlat_fault_at(const struct xlat *x, const struct xlat_block *b,

@@ -23,7 +23,7 @@ static void fail(const struct lower *l, u32 at, const char *what)
 
 int LLVMFuzzerTestOneInput(const u8 *bytes, size_t len)
 {
-	static u8 code[XLAT_THUNK_BYTES + LOWER_CODE_MAX];
+	static u8 code[XLAT_THUNK_BYTES + 2 * LOWER_CODE_MAX];
 	static u8 page[PAGE_BYTES + 16];
 	static u32 thunks[XT_COUNT];
 	static struct xlat_trace t;
@@ -52,6 +52,7 @@ int LLVMFuzzerTestOneInput(const u8 *bytes, size_t len)
 	l.t = &t;
 	l.i = NULL;
 	l.thunks = thunks;
+	l.cold = XLAT_THUNK_BYTES + LOWER_CODE_MAX;
 	l.has_bmi2 = __builtin_cpu_supports("bmi2");
 	l.first_exit = 0;
 	if (!lower_trace(&l, &b))

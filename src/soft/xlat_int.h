@@ -39,8 +39,8 @@ struct xlat {
 	struct engine_vm *vm;
 	_Atomic u32 lock; /* 0 free, 1 taken, 2 taken and waited for */
 	struct soft_codemem code;
-	u32 code_next;	    /* offset of the first free byte */
-	u32 reserved_end;   /* of the reservation at code_next */
+	u32 code_next, cold_next; /* offsets of the first free bytes */
+	u32 reserved_end, reserved_cold_end; /* of the reservations there */
 	_Atomic u32 *heads; /* hash: block indexes */
 	struct xlat_block *blocks;
 	_Atomic u32 block_count; /* the used ones, and 0; read by signals */
