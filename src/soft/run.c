@@ -127,6 +127,21 @@ static bool lines_equal(const u8 *a, const u8 *b, u64 lines)
 	return true;
 }
 
+/* Ends the trace where a block begins: the same code twice costs the host's
+ * caches more than a jump does. */
+static void cut_at_block(struct xlat *x, struct xlat_trace *t)
+{
+	if (t->page2 != XLAT_NO_GPA || t->key & XLAT_KEY_LOCKSTEP)
+		return;
+	for (unsigned i = 1; i < t->n; i++) {
+		if (xlat_find(x, t->page + t->insns[i].off, XLAT_NO_GPA,
+			      t->key)) {
+			xlat_trace_cut(t, i);
+			return;
+		}
+	}
+}
+
 /* Under the lock. Forms the trace from a copy that was in memory after its
  * lines were protected. */
 static bool form_trace(struct vcpu *v, struct xlat_scratch *s, gpa_t gpa,
@@ -146,6 +161,7 @@ static bool form_trace(struct vcpu *v, struct xlat_scratch *s, gpa_t gpa,
 		xlat_trace_build(t, s->page, host2 ? bytes2 : NULL,
 				 gpa & (PAGE_BYTES - 1), v->key, &v->features);
 		t->page = page;
+		cut_at_block(v->vm->xlat, t);
 		if (!t->n && t->end_kind != XLAT_END_INTERP)
 			return false;
 		if (!t->n) { /* a block that only leaves */

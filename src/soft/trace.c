@@ -366,3 +366,21 @@ void xlat_trace_build(struct xlat_trace *t, const u8 *bytes, const u8 *bytes2,
 	form(&f, bytes2, off);
 	find_liveness(&f);
 }
+
+void xlat_trace_cut(struct xlat_trace *t, unsigned n)
+{
+	struct xlat_insn *next = &t->insns[n];
+
+	ASSERT(n && n < t->n);
+	end_at(t, XLAT_END_NEXT, next->off);
+	t->end_live = live_in(next);
+	/* That liveness was found by reading what is cut off. */
+	for (unsigned i = n; i < t->n; i++) {
+		unsigned off = t->insns[i].off;
+
+		t->look |= BIT64(off / 64) |
+			   BIT64((off + t->insns[i].in.len - 1u) / 64);
+	}
+	t->n = (u8)n;
+	t->end = MIN(next[-1].off + next[-1].in.len, PAGE_BYTES);
+}

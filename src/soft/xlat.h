@@ -149,7 +149,7 @@ size_t xlat_code_size(const struct xlat *x);
 
 /* Code memory: thunks, then the blocks' code, then their cold code, each in
  * the order of the blocks. */
-#define XLAT_COLD_START(size) ((size) / 16 * 9)
+#define XLAT_COLD_START(size) ((size) / 16 * 11)
 
 /* Under the lock. Room for at most so many bytes of code and of cold code,
  * exits and faults: the code offset where to emit; 0 when something is full
