@@ -8,6 +8,7 @@
  * after the block is complete.
  *
  *	heads[hash] -> block -> next_hash -> …		lookup, without lock
+ *	sets[hash].ways[i]				the same, mostly
  *	smc_page.first_block -> next_page -> …		by guest page
  *	block.incoming -> exit -> next_incoming -> …	who jumps to it
  *
@@ -49,6 +50,7 @@ static void free_array(void *p, size_t bytes)
 }
 
 #define HEADS_BYTES  (XLAT_HASH_HEADS * sizeof(u32))
+#define SETS_BYTES   (XLAT_SETS * sizeof(struct xlat_set))
 #define BLOCKS_BYTES (XLAT_BLOCKS_MAX * sizeof(struct xlat_block))
 #define EXITS_BYTES  (XLAT_EXITS_MAX * sizeof(struct xlat_exit))
 #define FAULTS_BYTES (XLAT_FAULTS_MAX * sizeof(struct xlat_fault))
@@ -79,10 +81,11 @@ struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err)
 	}
 	x->vm = vm;
 	x->heads = reserve_array(HEADS_BYTES);
+	x->sets = reserve_array(SETS_BYTES);
 	x->blocks = reserve_array(BLOCKS_BYTES);
 	x->exits = reserve_array(EXITS_BYTES);
 	x->faults = reserve_array(FAULTS_BYTES);
-	if (!x->heads || !x->blocks || !x->exits || !x->faults) {
+	if (!x->heads || !x->sets || !x->blocks || !x->exits || !x->faults) {
 		err_sys(err, -errno, "allocate the code cache");
 		xlat_free(x);
 		return NULL;
@@ -104,6 +107,7 @@ void xlat_free(struct xlat *x)
 	soft_codemem_close(&x->code);
 	smc_free(x);
 	free_array(x->heads, HEADS_BYTES);
+	free_array(x->sets, SETS_BYTES);
 	free_array(x->blocks, BLOCKS_BYTES);
 	free_array(x->exits, EXITS_BYTES);
 	free_array(x->faults, FAULTS_BYTES);
@@ -248,6 +252,7 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 	atomic_store_explicit(&x->block_count, index + 1, memory_order_release);
 	smc_link_block(x, b);
 	hash_add(x, b);
+	xlat_way_add(x, b);
 	for (u32 i = 0; i < exit_count; i++)
 		xlat_link(x, b->exit_first + i);
 	return b;
@@ -294,6 +299,7 @@ void xlat_kill_block(struct xlat *x, struct xlat_block *b)
 	if (b->entry_indirect != b->entry_direct)
 		divert_entry(x, b->entry_indirect, b->dead_indirect);
 	hash_del(x, b);
+	xlat_way_del(x, b);
 	smc_unlink_block(x, b);
 	x->stats.dead_blocks++;
 	x->stats.invalidated++;
@@ -343,6 +349,7 @@ void xlat_flush_all(struct xlat *x)
 	count = atomic_load(&x->block_count);
 	smc_reset(x, count);
 	clear_array(x->heads, HEADS_BYTES);
+	clear_array(x->sets, SETS_BYTES);
 	clear_array(x->blocks, BLOCKS_BYTES);
 	clear_array(x->exits, EXITS_BYTES);
 	clear_array(x->faults, FAULTS_BYTES);

@@ -68,6 +68,75 @@ struct xlat_block *xlat_find(struct xlat *x, gpa_t gpa, gpa_t gpa2, u32 key)
 	return NULL;
 }
 
+/* ---- ways ---- */
+
+static bool has_way(const struct xlat_block *b)
+{
+	return b->gpa2 == XLAT_NO_GPA && !(b->key & XLAT_KEY_NOGROUP);
+}
+
+void xlat_way_add(struct xlat *x, const struct xlat_block *b)
+{
+	u64 tag = xlat_way_tag(b->gpa, b->key);
+	u32 index = xlat_block_index(x, b);
+	struct xlat_set *s = xlat_set_of(x, b->gpa, b->key);
+	struct xlat_way *w = &s->ways[index % XLAT_WAYS];
+
+	if (!has_way(b))
+		return;
+	for (unsigned i = 0; i < XLAT_WAYS; i++) {
+		u64 t = atomic_load_explicit(&s->ways[i].tag,
+					     memory_order_relaxed);
+
+		if (!t || t == tag)
+			w = &s->ways[i];
+		if (t == tag)
+			break;
+	}
+	/* A reader looks at the tag again behind the entry. */
+	atomic_store(&w->tag, 0);
+	atomic_store(&w->entry, b->entry_indirect);
+	w->block = index;
+	atomic_store(&w->tag, tag);
+}
+
+void xlat_way_del(struct xlat *x, const struct xlat_block *b)
+{
+	struct xlat_set *s = xlat_set_of(x, b->gpa, b->key);
+	u32 index = xlat_block_index(x, b);
+
+	if (!has_way(b))
+		return;
+	for (unsigned i = 0; i < XLAT_WAYS; i++)
+		if (s->ways[i].block == index)
+			atomic_store(&s->ways[i].tag, 0);
+}
+
+u32 xlat_find_entry(struct xlat *x, gpa_t gpa, u32 key)
+{
+	struct xlat_set *s = xlat_set_of(x, gpa, key);
+	u64 tag = xlat_way_tag(gpa, key);
+	const struct xlat_block *b;
+
+	for (unsigned i = 0; i < XLAT_WAYS; i++) {
+		struct xlat_way *w = &s->ways[i];
+		u32 entry;
+
+		if (atomic_load(&w->tag) != tag)
+			continue;
+		entry = atomic_load(&w->entry);
+		if (atomic_load(&w->tag) == tag)
+			return entry;
+	}
+	b = xlat_find(x, gpa, XLAT_NO_GPA, key);
+	if (b && xlat_trylock(x)) {
+		if (!xlat_block_is_dead(b))
+			xlat_way_add(x, b);
+		xlat_unlock(x);
+	}
+	return b ? b->entry_indirect : 0;
+}
+
 u32 xlat_block_index(const struct xlat *x, const struct xlat_block *b)
 {
 	return (u32)(b - x->blocks);

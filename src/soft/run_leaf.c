@@ -43,26 +43,43 @@ const struct xlat_block *xlat_block_of_leaf(struct vcpu *v, gva_t va)
 	return b;
 }
 
+/* Code offset where to enter the block at va, or 0. */
+static u32 entry_of(struct vcpu *v, gva_t va, bool *out_is_local)
+{
+	struct soft_space *space = v->key & XLAT_KEY_USER ? v->user : &v->super;
+	const struct xlat_block *b;
+	gpa_t gpa;
+	u32 entry;
+
+	if (!soft_exec_gpa_leaf(v, va, &gpa))
+		return 0;
+	*out_is_local = !is_global_page(space, va);
+	entry = xlat_find_entry(v->vm->xlat, gpa, v->key);
+	if (entry || !may_cross(va))
+		return entry;
+	b = crossing_block(v, va, gpa);
+	if (!b)
+		return 0;
+	*out_is_local |= !is_global_page(space, va + PAGE_BYTES);
+	return b->entry_indirect;
+}
+
 const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 {
 	struct soft_space *space = v->key & XLAT_KEY_USER ? v->user : &v->super;
-	struct xlat *x = v->vm->xlat;
-	const struct xlat_block *b;
 	const void *host;
 	bool is_local;
+	u32 entry;
 
 	v->rip = va;
-	b = xlat_block_of_leaf(v, va);
-	if (!b)
+	entry = entry_of(v, va, &is_local);
+	if (!entry)
 		return NULL;
 	if (space->jc_key != v->key) {
 		soft_jc_flush(space);
 		space->jc_key = v->key;
 	}
-	host = xlat_code_rx(x) + b->entry_indirect;
-	is_local = !is_global_page(space, va) ||
-		   (b->gpa2 != XLAT_NO_GPA &&
-		    !is_global_page(space, va + PAGE_BYTES));
+	host = xlat_code_rx(v->vm->xlat) + entry;
 	soft_jc_insert(space, va, host, is_local);
 	v->pcbase = va & ~(PAGE_BYTES - 1);
 	return host;

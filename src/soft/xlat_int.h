@@ -35,6 +35,19 @@ struct smc_unverified {
 	u64 pending; /* vCPUs (bit id) that may still write */
 };
 
+/* What leads from a guest address to code in one cache line: a cache of what
+ * the hash chains say of live blocks in one page. Changed under the lock, read
+ * without. */
+#define XLAT_WAYS 4
+#define XLAT_SETS BIT32(16)
+struct xlat_set {
+	_Alignas(64) struct xlat_way {
+		_Atomic u64 tag; /* xlat_way_tag(); 0: free */
+		_Atomic u32 entry; /* entry_indirect */
+		u32 block;
+	} ways[XLAT_WAYS];
+};
+
 struct xlat {
 	struct engine_vm *vm;
 	_Atomic u32 lock; /* 0 free, 1 taken, 2 taken and waited for */
@@ -42,6 +55,7 @@ struct xlat {
 	u32 code_next, cold_next; /* offsets of the first free bytes */
 	u32 reserved_end, reserved_cold_end; /* of the reservations there */
 	_Atomic u32 *heads; /* hash: block indexes */
+	struct xlat_set *sets;
 	struct xlat_block *blocks;
 	_Atomic u32 block_count; /* the used ones, and 0; read by signals */
 	struct xlat_exit *exits;
@@ -71,10 +85,26 @@ static inline u32 xlat_hash_slot(gpa_t gpa, gpa_t gpa2, u32 key)
 	return (u32)(h >> 32) & (XLAT_HASH_HEADS - 1);
 }
 
+/* Never 0: keys have a bit that no address has. */
+static inline u64 xlat_way_tag(gpa_t gpa, u32 key)
+{
+	return gpa << 8 | key << 1 | 1;
+}
+
+static inline struct xlat_set *xlat_set_of(const struct xlat *x, gpa_t gpa,
+					   u32 key)
+{
+	return &x->sets[xlat_hash_slot(gpa, XLAT_NO_GPA, key) % XLAT_SETS];
+}
+
 static inline bool xlat_block_is_dead(const struct xlat_block *b)
 {
 	return __atomic_load_n(&b->is_dead, __ATOMIC_ACQUIRE);
 }
+
+/* cache_leaf.c, under the lock. */
+void xlat_way_add(struct xlat *x, const struct xlat_block *b);
+void xlat_way_del(struct xlat *x, const struct xlat_block *b);
 
 /* cache.c, under the lock: as xlat_kill(), but the code bits of the block's
  * pages stay as they are. */
