@@ -155,7 +155,7 @@ static void apic_delivers_by_priority_and_nests(void **state)
 	(void)state;
 	assert_int_equal(soft_apic_msi(&r->vm, 0xfee00000, 0x41), 0);
 	assert_true(atomic_load(&v->requests) & SOFT_REQ_INTR);
-	assert_true(atomic_load(&v->kick));
+	assert_true(soft_is_kicked(v));
 	assert_int_equal(soft_apic_ack(v), 0x41);
 	assert_int_equal(rd(v, APIC_PPR), 0x40);
 	soft_apic_msi(&r->vm, 0xfee00000, 0x4f); /* same class: waits */
@@ -591,7 +591,7 @@ static void apic_timer_thread_makes_the_request(void **state)
 	assert_non_null(r->vm.timers);
 	wr(v, APIC_LVTT, 0x40040);
 	atomic_store(&v->requests, 0);
-	atomic_store(&v->kick, 0);
+	atomic_store(&v->go, SOFT_GO);
 	assert_true(soft_apic_wrmsr(v, X86_MSR_TSC_DEADLINE,
 				    soft_tsc(v) + r->vm.tsc_khz * 2));
 	end = clock_mono_ns() + 5 * NS_PER_SEC;

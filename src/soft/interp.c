@@ -285,8 +285,7 @@ void soft_interp(struct vcpu *v)
 	while (!v->is_halted) {
 		if (unlikely(v->shadow) || unlikely(soft_needs_slow_step(v)))
 			step(v);
-		else if (unlikely(atomic_load_explicit(&v->kick,
-						       memory_order_relaxed)))
+		else if (unlikely(soft_is_kicked(v)))
 			return;
 		else
 			run_block(v);

@@ -114,7 +114,7 @@ struct lv_state {
 	bool nmi_blocked;
 	struct soft_seg segs[6];
 	u64 cr0, cr2, cr3, cr4, kernel_gs_base, tsc_aux, spec_ctrl;
-	u32 kick;
+	u32 go;
 };
 
 static inline void lv_save(const struct vcpu *v, struct lv_state *s)
@@ -141,7 +141,7 @@ static inline void lv_save(const struct vcpu *v, struct lv_state *s)
 	s->kernel_gs_base = v->kernel_gs_base;
 	s->tsc_aux = v->tsc_aux;
 	s->spec_ctrl = v->spec_ctrl;
-	s->kick = atomic_load(&v->kick);
+	s->go = atomic_load(&v->go);
 }
 
 static inline void lv_restore(struct vcpu *v, const struct lv_state *s)
@@ -160,6 +160,6 @@ static inline void lv_restore(struct vcpu *v, const struct lv_state *s)
 	v->kernel_gs_base = s->kernel_gs_base;
 	v->tsc_aux = s->tsc_aux;
 	v->spec_ctrl = s->spec_ctrl;
-	atomic_store(&v->kick, s->kick);
+	atomic_store(&v->go, s->go);
 	soft_mode_changed(v);
 }

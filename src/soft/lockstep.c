@@ -312,7 +312,7 @@ static void t0_half(struct vcpu *v, const struct note *n, u32 limit,
 	struct lockstep *s = v->lockstep;
 	struct soft_space *user = v->user;
 	struct soft_tlb_entry *tlb_now = v->tlb_now;
-	u32 kick = atomic_exchange(&v->kick, 0);
+	u32 go = atomic_exchange(&v->go, SOFT_GO);
 	sigjmp_buf unwind;
 
 	memcpy(&unwind, &v->unwind, sizeof(unwind));
@@ -328,8 +328,8 @@ static void t0_half(struct vcpu *v, const struct note *n, u32 limit,
 	v->tlb_now = tlb_now;
 	v->fetch_page = SOFT_TLB_EMPTY;
 	memcpy(&v->unwind, &unwind, sizeof(unwind));
-	if (kick)
-		atomic_store(&v->kick, 1);
+	if (!go)
+		soft_kick(v);
 	if (out->end == T0_ERROR)
 		siglongjmp(v->unwind, SOFT_UNWIND_ERROR);
 	regs_take(&s->t0, v, n->has_x87);

@@ -22,7 +22,7 @@
 enum xlat_exit_kind {
 	XLAT_EXIT_INTERP, /* one instruction by the interpreter */
 	XLAT_EXIT_LOOKUP, /* find or make the block at v->rip */
-	XLAT_EXIT_KICK,	  /* v->kick was set */
+	XLAT_EXIT_KICK,	  /* somebody wants something: v->go */
 	XLAT_EXIT_FAULT,  /* host trap v->exit_arg at v->rip */
 	XLAT_EXIT_KINDS,
 };
@@ -153,7 +153,7 @@ void lower_leave(struct lower *l, u16 off, enum xlat_exit_kind kind, u16 live);
  * in front are in env then, and behind it. */
 void lower_leaf(struct lower *l, unsigned thunk, u32 arg);
 bool lower_str(struct lower *l);
-/* Leaves for page offset `off` when v->kick is set; flags in RFLAGS survive if
+/* Leaves for page offset `off` when v is kicked; flags in RFLAGS survive if
  * `live`. */
 void lower_poll(struct lower *l, u16 off, u16 live);
 

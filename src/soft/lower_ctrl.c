@@ -5,7 +5,7 @@
  * links, because no change of mapping can come between: whatever changes the
  * mapping of the page that runs leaves generated code. A jump to another page,
  * or to an address from a register, looks into the jump cache. Every loop
- * passes a poll of v->kick: jumps backwards have one, and each look into the
+ * passes a poll of v->go: jumps backwards have one, and each look into the
  * jump cache does.
  */
 #include "soft/leaf.h"
@@ -38,10 +38,8 @@ void lower_probe(struct lower *l)
 	e_store(e, 8, m_env(ENV_OFF(pcbase)), S1);
 	e_rorx(e, S1, S0, 12, l->has_bmi2); /* soft_jc_index() */
 	e_alu_rr(e, 4, ALU_XOR, S1, S0);
-	e_alu_ri(e, 4, ALU_AND, S1, SOFT_JC_ENTRIES - 1);
+	e_alu_rm(e, 4, ALU_AND, S1, m_env(ENV_OFF(go)));
 	e_shift_ri(e, 4, 4, S1, 4);
-	e_alu_mi(e, 4, ALU_CMP, m_env(ENV_OFF(kick)), 0);
-	e_jcc(e, CC_NE, l->thunks[XT_KICK_VA]);
 	e_alu_rm(e, 8, ALU_CMP, S0,
 		 jc_field(l, offsetof(struct soft_jc_entry, va)));
 	e_jcc(e, CC_NE, l->thunks[XT_JC_MISS]);
@@ -167,13 +165,14 @@ void lower_poll(struct lower *l, u16 off, u16 live)
 	if (live && l->flags_in_regs) {
 		u32 over;
 
-		e_load(e, 4, S1, m_env(ENV_OFF(kick)));
+		e_load(e, 4, S1, m_env(ENV_OFF(go)));
+		e_lea(e, 4, S1, m_b(S1, -(i32)SOFT_GO));
 		over = e_jrcxz8(e);
 		c = lower_cold(l, COLD_EXIT, e_jmp(e, 0));
 		e_patch8(e, over);
 	} else {
-		e_alu_mi(e, 4, ALU_CMP, m_env(ENV_OFF(kick)), 0);
-		c = lower_cold(l, COLD_EXIT, e_jcc(e, CC_NE, 0));
+		e_alu_mi(e, 4, ALU_CMP, m_env(ENV_OFF(go)), 0);
+		c = lower_cold(l, COLD_EXIT, e_jcc(e, CC_E, 0));
 		l->flags_in_regs = false;
 	}
 	c->off = off;

@@ -203,7 +203,11 @@ void lower_flags_for_access(struct lower *l, unsigned kind)
 
 static struct emem group_slot(const struct group *g)
 {
-	return m_env(ENV_OFF(group) + 8 * (i32)g->slot);
+	i32 near = ARRAY_SIZE(((struct vcpu *)NULL)->group);
+
+	return m_env(g->slot < near
+			     ? ENV_OFF(group) + 8 * (i32)g->slot
+			     : ENV_OFF(group_more) + 8 * ((i32)g->slot - near));
 }
 
 /* RAX = address of the span's first byte. */

@@ -3,7 +3,7 @@
  * functions.
  *
  * THEORY. STI casts a shadow over one instruction. An event that has been
- * waiting for IF is noticed by setting v->kick at the STI; the poll that looks
+ * waiting for IF is noticed by clearing v->go at the STI; the poll that looks
  * at it stands behind the next instruction, so the shadow holds and no pair
  * of STI and CLI with an instruction between goes without a look.
  */
@@ -27,7 +27,7 @@ static void lower_sti(struct lower *l)
 	e_alu_mi(&l->e, 4, ALU_OR, m_env(ENV_OFF(rflags_sys)), X86_FL_IF);
 	e_alu_mi(&l->e, 4, ALU_CMP, m_env(ENV_OFF(requests)), 0);
 	over = e_jcc8(&l->e, CC_E);
-	e_mov_mi(&l->e, 4, m_env(ENV_OFF(kick)), 1);
+	e_mov_mi(&l->e, 4, m_env(ENV_OFF(go)), 0);
 	e_patch8(&l->e, over);
 	l->poll_behind = 2;
 }

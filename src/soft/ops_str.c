@@ -64,8 +64,7 @@ static bool str_count(struct str *s, u64 elements)
  * goes on when it is executed again. */
 static bool str_stops(struct str *s)
 {
-	if (likely(!s->is_debugged &&
-		   !atomic_load_explicit(&s->v->kick, memory_order_relaxed)))
+	if (likely(!s->is_debugged && !soft_is_kicked(s->v)))
 		return false;
 	if (s->is_debugged)
 		s->v->rflags_sys |= X86_FL_RF;

@@ -259,7 +259,7 @@ static void a_kick_stops_rep_between_elements(void **state)
 	g.v->gpr[X86_RDI] = ORACLE_DATA;
 	g.v->gpr[X86_RCX] = 8000;
 	g.v->gpr[X86_RAX] = 0x5a;
-	atomic_store(&g.v->kick, 1);
+	soft_kick(g.v);
 	for (unsigned i = 0; i < 3 && g.v->rip == ORACLE_CODE; i++) {
 		soft_interp_one(g.v);
 		done = 8000 - g.v->gpr[X86_RCX];
@@ -269,7 +269,7 @@ static void a_kick_stops_rep_between_elements(void **state)
 		assert_int_equal(g.ram[ORACLE_DATA + done], 0);
 		if (i == 0)
 			assert_true(done < 8000);
-		atomic_store(&g.v->kick, 0);
+		atomic_store(&g.v->go, SOFT_GO);
 	}
 	assert_int_equal(g.v->rip, ORACLE_CODE + 2);
 	assert_int_equal(g.v->gpr[X86_RCX], 0);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* THEORY
  *
- * Requests. A sender ORs bits into v->requests, sets v->kick, and wakes the
- * vCPU if it sleeps. The vCPU clears kick before it reads requests, so a bit
- * set later sets kick again. A sleeping vCPU waits on the futex `kick` while
- * it is 0:
+ * Requests. A sender ORs bits into v->requests, clears v->go, and wakes the
+ * vCPU if it sleeps. The vCPU sets go before it reads requests, so a bit set
+ * later clears it again. A sleeping vCPU waits on the futex `go` while it is
+ * SOFT_GO:
  *
  *	vCPU:	is_sleeping = 1; futex_wait(&kick, 0); is_sleeping = 0
  *	sender:	kick = 1; if (is_sleeping) futex_wake(&kick)
@@ -32,13 +32,12 @@
 
 static void futex_wake_kick(struct vcpu *v)
 {
-	syscall(SYS_futex, (u32 *)&v->kick, FUTEX_WAKE_PRIVATE, 1, NULL, NULL,
-		0);
+	syscall(SYS_futex, (u32 *)&v->go, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 static void kick(struct vcpu *v)
 {
-	atomic_store(&v->kick, 1);
+	soft_kick(v);
 	if (atomic_load(&v->is_sleeping))
 		futex_wake_kick(v);
 }
@@ -68,9 +67,9 @@ void soft_sleep(struct vcpu *v, u64 deadline_ns)
 
 	atomic_store(&v->is_sleeping, 1);
 	/* FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time. */
-	if (!atomic_load(&v->kick))
-		syscall(SYS_futex, (u32 *)&v->kick, FUTEX_WAIT_BITSET_PRIVATE,
-			0, deadline_ns == SOFT_NEVER ? NULL : &ts, NULL,
+	if (atomic_load(&v->go))
+		syscall(SYS_futex, (u32 *)&v->go, FUTEX_WAIT_BITSET_PRIVATE,
+			SOFT_GO, deadline_ns == SOFT_NEVER ? NULL : &ts, NULL,
 			FUTEX_BITSET_MATCH_ANY);
 	atomic_store(&v->is_sleeping, 0);
 }

@@ -365,6 +365,8 @@ static void run_translated(struct vcpu *v)
 		}
 		xlat_enter(v, code);
 	}
+	if (v->exit_kind == XLAT_EXIT_LOOKUP && soft_is_kicked(v))
+		v->exit_kind = XLAT_EXIT_KICK; /* that is why */
 	v->stats.xlat_exits[v->exit_kind]++;
 	switch (v->exit_kind) {
 	case XLAT_EXIT_INTERP:
@@ -382,8 +384,7 @@ void xlat_run(struct vcpu *v)
 	while (!v->is_halted) {
 		if (unlikely(v->shadow) || unlikely(soft_needs_slow_step(v)))
 			soft_interp_one(v);
-		else if (unlikely(atomic_load_explicit(&v->kick,
-						       memory_order_relaxed)))
+		else if (unlikely(soft_is_kicked(v)))
 			return;
 		else
 			run_translated(v);

@@ -72,7 +72,7 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 	u32 entry;
 
 	v->rip = va;
-	entry = entry_of(v, va, &is_local);
+	entry = soft_is_kicked(v) ? 0 : entry_of(v, va, &is_local);
 	if (!entry)
 		return NULL;
 	if (space->jc_key != v->key) {

@@ -135,7 +135,7 @@ static bool step(struct vcpu *v)
 		return !v->error[0] && soft_deliver_exception(v);
 	}
 	/* A kick stops REP after one element or chunk. */
-	atomic_store(&v->kick, 1);
+	soft_kick(v);
 	soft_interp_one(v);
 	return true;
 }

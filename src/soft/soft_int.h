@@ -110,15 +110,23 @@ struct soft_exception {
 #define SHADOW_STI    1u
 #define SHADOW_MOV_SS 2u
 
+#define SOFT_GO (SOFT_JC_ENTRIES - 1u)
+
 struct vcpu {
 	/* ---- hot: the stubs and the translator address these ---- */
+	/* First what generated code names most: what lies below 128, r10 and
+	 * r11 among it, is named by a byte. */
+	u64 pcbase; /* linear address of the page that generated code runs in */
+	/* SOFT_GO; 0 when something in `requests` (or the single-step
+	 * machinery) wants the interpreter to return to vcpu_run. Generated
+	 * code masks the indexes of its jump caches with it: entry 0 is never
+	 * filled, so each look into them is a poll, too. */
+	_Atomic u32 go;
+	u32 aflags;
+	u64 group[2]; /* as group_more */
 	u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8… */
 	u64 rip; /* the current instruction, or the next between them */
 	u64 zero; /* always 0: stands for no base, no index, no segment */
-	u32 aflags;
-	/* Non-zero: something in `requests` (or the single-step machinery)
-	 * wants the interpreter to return to vcpu_run. */
-	_Atomic u32 kick;
 	u64 rflags_sys; /* IF DF TF IOPL NT RF VM AC VIF VIP ID, bit 1 */
 	u8 cpl;
 	u8 code_mode; /* enum x86_mode of CS, kept by soft_mode_changed() */
@@ -132,9 +140,9 @@ struct vcpu {
 	 * soft_mode_changed(). */
 	struct soft_tlb_entry *tlb_now;
 	/* ---- generated code's own (xlat.h) ---- */
-	u64 pcbase;	/* linear address of the page that code runs in */
 	u64 spill[4];	/* scratch of one instruction */
-	u64 group[16];	/* host addresses that accesses share (group.h) */
+	/* Host addresses that accesses share (group.h), behind group[]. */
+	u64 group_more[14];
 	u64 host_rsp;	/* the C stack while generated code runs */
 	u64 exit_arg;	/* with what generated code left, see run.c */
 	u32 key;	/* XLAT_KEY_*, kept by soft_mode_changed() */
@@ -434,7 +442,17 @@ struct soft_op_entry {
 };
 extern const struct soft_op_entry soft_ops_sys[]; /* ends with op 0 */
 
-/* Runs instructions until v->kick is set or HLT; returns between
+/* Makes v return from generated code and the interpreter. Any thread. */
+static inline void soft_kick(struct vcpu *v)
+{
+	atomic_store(&v->go, 0);
+}
+static inline bool soft_is_kicked(const struct vcpu *v)
+{
+	return !atomic_load_explicit(&v->go, memory_order_relaxed);
+}
+
+/* Runs instructions until v is kicked or HLT; returns between
  * instructions. Raises through v->unwind. */
 void soft_interp(struct vcpu *v);
 /* Port access: IOPL and the TSS bitmap; raises #GP(0) when forbidden. */
@@ -549,12 +567,12 @@ void soft_pv_reset(struct vcpu *v);
 
 /* Whoever lets events in that were held back - sets RFLAGS.IF (POPF, IRET,
  * SYSRET, STI, …) or unblocks NMI - calls this afterwards. An event that
- * cannot be taken yet stays in v->requests with v->kick clear, so that CLI
+ * cannot be taken yet stays in v->requests with v not kicked, so that CLI
  * regions run at full speed; this makes the interpreter look again. */
 static inline void soft_after_if_change(struct vcpu *v)
 {
 	if (unlikely(atomic_load_explicit(&v->requests, memory_order_relaxed)))
-		atomic_store_explicit(&v->kick, 1, memory_order_relaxed);
+		atomic_store_explicit(&v->go, 0, memory_order_relaxed);
 }
 
 /* Wakes a halted vCPU and makes a running one look at its requests. Any
@@ -570,7 +588,7 @@ void soft_resume_all(struct engine_vm *vm, struct vcpu *self);
 void soft_run_begin(struct vcpu *v);
 void soft_run_end(struct vcpu *v);
 void soft_park(struct vcpu *v);
-/* Sleeps until v->kick is set or deadline_ns (SOFT_NEVER: no limit). */
+/* Sleeps until v is kicked or deadline_ns (SOFT_NEVER: no limit). */
 void soft_sleep(struct vcpu *v, u64 deadline_ns);
 
 /* ---- engine (vm.c, vcpu.c, state.c) ---- */

@@ -22,7 +22,7 @@
  */
 #include "soft/leaf_int.h"
 
-/* So many bytes may be done before v->kick is looked at. */
+/* So many bytes may be done before v->go is looked at. */
 #define KICK_BYTES (64 * KIB)
 
 struct str {
@@ -31,7 +31,7 @@ struct str {
 	unsigned asize;
 	u64 mask;
 	u64 count;   /* elements due */
-	u64 to_kick; /* bytes until v->kick is looked at */
+	u64 to_kick; /* bytes until v->go is looked at */
 	bool is_rep;
 };
 
@@ -129,8 +129,7 @@ static bool str_more(struct str *s, u64 elements)
 		return s->count != 0;
 	}
 	s->to_kick = KICK_BYTES;
-	return s->count != 0 &&
-	       !atomic_load_explicit(&s->v->kick, memory_order_relaxed);
+	return s->count != 0 && !soft_is_kicked(s->v);
 }
 
 static u32 str_end(const struct str *s)

@@ -214,14 +214,14 @@ static void rep_stops_for_a_kick_with_its_progress_kept(void **state)
 	u64 done;
 
 	set_up(t, LEAF_REPE, 1 * MIB, 0, 2 * MIB - 1 * MIB);
-	atomic_store(&v->kick, 1);
+	soft_kick(v);
 	assert_int_equal(
 		soft_str_leaf(v, LEAF_STR_ARG(LEAF_STOS, 1, LEAF_REPE, 8)),
 		LEAF_T0);
 	done = v->gpr[X86_RDI] - 1 * MIB;
 	assert_true(done >= 4096 && done <= 128 * KIB);
 	assert_int_equal(v->gpr[X86_RCX], 1 * MIB - done);
-	atomic_store(&v->kick, 0);
+	atomic_store(&v->go, SOFT_GO);
 	assert_int_equal(
 		soft_str_leaf(v, LEAF_STR_ARG(LEAF_STOS, 1, LEAF_REPE, 8)),
 		LEAF_DONE);

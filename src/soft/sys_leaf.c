@@ -37,7 +37,7 @@ static u32 arrive(struct vcpu *v)
 		return LEAF_LEAVE;
 	v->key = v->cpl ? v->key | XLAT_KEY_USER : v->key & ~XLAT_KEY_USER;
 	if (unlikely(s->jc_key != v->key || !soft_is_canonical(v->rip) ||
-		     atomic_load_explicit(&v->kick, memory_order_relaxed)))
+		     soft_is_kicked(v)))
 		return LEAF_LEAVE;
 	return LEAF_JUMP;
 }
@@ -169,7 +169,7 @@ u32 soft_popf_leaf(struct vcpu *v, u32 arg)
 		return LEAF_T0;
 	v->gpr[X86_RSP] += 8;
 	soft_popf_commit(v, value, 8);
-	if (likely(!atomic_load_explicit(&v->kick, memory_order_relaxed)))
+	if (likely(!soft_is_kicked(v)))
 		return LEAF_DONE;
 	v->rip = v->next_rip;
 	return LEAF_LEAVE;

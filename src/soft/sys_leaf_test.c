@@ -170,7 +170,7 @@ static void random_state(struct testvm *t, const struct op *op, u64 *seed)
 	atomic_store(&v->requests, r >> 60 & 1 && op->fn != soft_wrmsr_leaf
 					   ? SOFT_REQ_INTR
 					   : 0);
-	atomic_store(&v->kick, 0);
+	atomic_store(&v->go, SOFT_GO);
 	v->shadow = 0;
 	if (op->fn == soft_wrcr_leaf)
 		random_cr3(v, lv_random(seed));
@@ -190,7 +190,7 @@ static void check_key(const struct vcpu *v, const struct op *op, u32 rc)
 	assert_int_equal(s->jc_key, v->key);
 	assert_ptr_equal(v->tlb_now, s->tlb);
 	if (rc == LEAF_JUMP)
-		assert_int_equal(atomic_load(&v->kick), 0);
+		assert_false(soft_is_kicked(v));
 }
 
 /* Returns whether the leaf did it. */
@@ -336,7 +336,7 @@ static u32 eoi(struct testvm *t, bool is_leaf, u8 in_service, u8 pending,
 	if (is_level)
 		apic_st(&a->tmr[in_service >> 5], BIT32(in_service & 31));
 	atomic_store(&v->requests, 0);
-	atomic_store(&v->kick, 0);
+	atomic_store(&v->go, SOFT_GO);
 	v->gpr[X86_RCX] = 0x80b;
 	v->gpr[X86_RAX] = v->gpr[X86_RDX] = 0;
 	v->rip = TV_CODE;
@@ -362,10 +362,10 @@ static void eoi_of_an_edge_interrupt_lets_the_next_in(void **state)
 		assert_int_equal(eoi(t, i, 0x61, 0x45, false), LEAF_DONE);
 		assert_true(!a->isr[3] && a->isr[1] == BIT32(1));
 		assert_int_equal(atomic_load(&v->requests), SOFT_REQ_INTR);
-		assert_int_equal(atomic_load(&v->kick), 1);
+		assert_true(soft_is_kicked(v));
 		assert_int_equal(eoi(t, i, 0x61, 0x22, false), LEAF_DONE);
 		assert_int_equal(atomic_load(&v->requests), 0);
-		assert_int_equal(atomic_load(&v->kick), 0);
+		assert_false(soft_is_kicked(v));
 	}
 	/* A level interrupt's device hears of it. */
 	assert_int_equal(eoi(t, true, 0x61, 0x45, true), LEAF_T0);

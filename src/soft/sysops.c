@@ -47,7 +47,7 @@ static void write_rm_word(struct vcpu *v, const struct insn *in, u64 value)
 void sys_unmask(struct vcpu *v)
 {
 	if (atomic_load(&v->requests))
-		atomic_store(&v->kick, 1);
+		soft_kick(v);
 }
 
 static void check_umip(struct vcpu *v)

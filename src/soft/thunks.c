@@ -157,14 +157,9 @@ static void make_exit(struct thunks *t)
 {
 	struct emit *e = &t->e;
 
-	begin(t, XT_KICK_VA);
-	e_mov_ri(e, S1, XLAT_EXIT_KICK);
-	u32 to_va = e_jmp(e, 0);
-
 	begin(t, XT_EXIT);
 	e_alu_rm(e, 8, ALU_ADD, S0, m_env(ENV_OFF(pcbase)));
 	t->at[XT_EXIT_VA] = e->pos;
-	e_patch(e, to_va, e->pos);
 	e_store(e, 8, m_env(ENV_OFF(rip)), S0);
 	e_store(e, 4, m_env(ENV_OFF(exit_kind)), S1);
 	t->at[XT_EXIT_KEEP] = e->pos;

@@ -13,7 +13,6 @@ enum xlat_thunk {
 	XT_EXIT,      /* EAX page offset, ECX exit kind: leaves */
 	XT_EXIT_VA,   /* RAX linear address, ECX exit kind: leaves */
 	XT_EXIT_KEEP, /* v->rip and v->exit_kind are set: leaves */
-	XT_KICK_VA,   /* RAX linear address: leaves with XLAT_EXIT_KICK */
 	XT_CHAIN,     /* ECX exit index, flags in RFLAGS: jumps on, or leaves */
 	XT_JC_MISS,   /* RAX linear address: jumps on, or leaves */
 	XT_FAULT,     /* v->rip is set, RAX the trap: leaves */

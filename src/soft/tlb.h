@@ -154,6 +154,8 @@ static inline void soft_jc_insert(struct soft_space *s, u64 va,
 {
 	unsigned i = soft_jc_index(va);
 
+	if (!i) /* for who is kicked, see v->go */
+		return;
 	s->jc_used |= 1ull << (i / SOFT_JC_CHUNK);
 	s->jc_pages[(va >> 18) & 63] |= 1ull << ((va >> 12) & 63);
 	if (is_local) {

@@ -274,7 +274,7 @@ static void invlpg_drops_code_that_may_lie_in_the_page(void **state)
 		bool stays;
 	} code[] = {
 		{LV_DATA - 0xf00, true},  {LV_DATA - 16, true},
-		{LV_DATA - 15, false},	  {LV_DATA - 1, false},
+		{LV_DATA - 15, false},	  {LV_DATA - 2, false},
 		{LV_DATA + 0x123, false}, {LV_DATA + 0xfff, false},
 		{LV_DATA + 0x1000, true}, {0xffffffff81000400, true},
 	};
@@ -292,6 +292,18 @@ static void invlpg_drops_code_that_may_lie_in_the_page(void **state)
 		for (unsigned i = 0; i < ARRAY_SIZE(code); i++)
 			assert_int_equal(has_code(spaces[s], code[i].va),
 					 code[i].stays);
+	tv_free(t);
+}
+
+/* Who is kicked looks there, and must not find anything. */
+static void entry_0_of_a_jump_cache_stays_empty(void **state)
+{
+	struct testvm *t = lv_new();
+	gva_t va = LV_DATA - 1;
+
+	assert_int_equal(soft_jc_index(va), 0);
+	enter_code(t->v->user, va, true);
+	assert_false(has_code(t->v->user, va));
 	tv_free(t);
 }
 
@@ -511,6 +523,7 @@ int main(void)
 		T(end_of_pcids_drops_everything),
 		T(flush_asked_for_in_the_steal_time_page_spares_global),
 		T(invlpg_drops_code_that_may_lie_in_the_page),
+		T(entry_0_of_a_jump_cache_stays_empty),
 		T(invlpg_of_page_0_drops_code_that_wraps_into_it),
 		T(invlpg_in_a_large_page_drops_all_of_its_code),
 		T(load_of_cr3_keeps_code_in_global_pages),

@@ -267,8 +267,8 @@ static enum vcpu_exit run_loop(struct vcpu *v)
 	for (;;) {
 		enum next n = NEXT_RUN;
 
-		/* Pairs with soft_request: bits first, kick second. */
-		atomic_exchange(&v->kick, 0);
+		/* Pairs with soft_request: bits first, go second. */
+		atomic_exchange(&v->go, SOFT_GO);
 		if (atomic_load(&v->requests))
 			n = serve(v);
 		if (n == NEXT_EXIT)

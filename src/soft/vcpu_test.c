@@ -41,7 +41,7 @@ void soft_interp_one(struct vcpu *v)
 
 void soft_interp(struct vcpu *v)
 {
-	while (!v->is_halted && !atomic_load(&v->kick)) {
+	while (!v->is_halted && !soft_is_kicked(v)) {
 		v->shadow = 0;
 		of(v)->steps++;
 		of(v)->insn(of(v));

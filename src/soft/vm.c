@@ -257,6 +257,7 @@ struct vcpu *soft_vcpu_alloc(void)
 	(void)madvise(v, TABLE_BYTES, MADV_HUGEPAGE);
 	v->users[0] = v->user = soft_vcpu_space(v, 0);
 	v->super_now = &v->super;
+	atomic_store(&v->go, SOFT_GO);
 	return v;
 }
 

@@ -240,7 +240,7 @@ void smc_vcpu_started(struct vcpu *v);
 
 /* ---- run.c ---- */
 
-/* Runs guest code from v->rip, translated where possible, until v->kick, HLT
+/* Runs guest code from v->rip, translated where possible, until a kick, HLT
  * or a request: in place of soft_interp(). */
 void xlat_run(struct vcpu *v);
 void xlat_run_free(struct vcpu *v);
