@@ -32,6 +32,9 @@ struct finder {
 	u32 next_version;
 	struct key keys[GROUPS_MAX];
 	bool is_open[GROUPS_MAX];
+	/* Only read so far, and a branch has come: a store behind it may never
+	 * happen, and its page need not be writable. */
+	bool is_sealed[GROUPS_MAX];
 };
 
 static void forget(struct finder *f, u32 regs)
@@ -44,7 +47,7 @@ static void forget(struct finder *f, u32 regs)
 /* ---- accesses ---- */
 
 static int find_group(struct finder *f, const struct key *k, i64 off,
-		      unsigned size)
+		      unsigned size, bool is_write)
 {
 	struct groups *g = f->g;
 
@@ -53,7 +56,8 @@ static int find_group(struct finder *f, const struct key *k, i64 off,
 
 		if (!f->is_open[i] || f->keys[i].base != k->base ||
 		    f->keys[i].index != k->index ||
-		    f->keys[i].scale != k->scale)
+		    f->keys[i].scale != k->scale ||
+		    (is_write && f->is_sealed[i]))
 			continue;
 		if (MAX(c->max, off + (i64)size) - MIN(c->min, off) <=
 		    (i64)GROUP_SPAN)
@@ -63,6 +67,7 @@ static int find_group(struct finder *f, const struct key *k, i64 off,
 		return -1;
 	f->keys[g->n] = *k;
 	f->is_open[g->n] = true;
+	f->is_sealed[g->n] = false;
 	g->groups[g->n] = (struct group){.min = off, .max = off + (i64)size};
 	return (int)g->n++;
 }
@@ -70,7 +75,7 @@ static int find_group(struct finder *f, const struct key *k, i64 off,
 static void add_access(struct finder *f, struct access *a, const struct key *k,
 		       i64 off, unsigned size, bool is_write)
 {
-	int i = find_group(f, k, off, size);
+	int i = find_group(f, k, off, size, is_write);
 	struct group *c;
 
 	if (i < 0)
@@ -238,9 +243,17 @@ static void memx(struct finder *f, const struct xlat_insn *x, struct access *a)
 	}
 }
 
+static void seal(struct finder *f)
+{
+	for (unsigned i = 0; i < f->g->n; i++)
+		f->is_sealed[i] = !f->g->groups[i].is_write;
+}
+
 static void ctrl(struct finder *f, const struct xlat_insn *x, struct access *a)
 {
 	const struct insn *in = &x->in;
+
+	seal(f);
 
 	switch (in->row->op) {
 	case ISA_OP_CALL_RM:
@@ -295,6 +308,65 @@ static void one(struct finder *f, unsigned i)
 	}
 }
 
+/* ---- heads where flags are live ---- */
+
+static u16 live_in(const struct xlat_insn *x)
+{
+	return (x->live_out & ~x->writes) | x->reads;
+}
+
+/* May the lookup of an access whose address is made of `regs` move in front of
+ * x? */
+static bool may_pass(const struct xlat_insn *x, u32 regs)
+{
+	struct native n;
+
+	if (x->in.row->class != ISA_PASS)
+		return false;
+	native_init(&n, &x->in, X86_MODE_64);
+	return !(n.written & regs);
+}
+
+/* In front of which instruction the operand of instruction k is to be looked
+ * up; k: where it stands. */
+static unsigned early_place(const struct groups *g, const struct xlat_trace *t,
+			    unsigned k)
+{
+	const struct insn *in = &t->insns[k].in;
+	u32 regs = 0;
+
+	if (in->row->class != ISA_PASS || !live_in(&t->insns[k]))
+		return k;
+	if (in->base < 16)
+		regs |= 1u << in->base;
+	if (in->index < 16)
+		regs |= 1u << in->index;
+	for (unsigned i = k; i-- > 0 && k - i <= GROUP_HOIST;) {
+		if (!may_pass(&t->insns[i], regs))
+			break;
+		if (!live_in(&t->insns[i]))
+			return g->early[i] ? k : i;
+	}
+	return k;
+}
+
+static void hoist(struct groups *g, const struct xlat_trace *t)
+{
+	for (unsigned k = 1; k < t->n; k++) {
+		struct access *a = &g->at[k][ACCESS_OPERAND];
+		unsigned i;
+
+		if (a->group == GROUP_NONE || !a->is_head)
+			continue;
+		i = early_place(g, t, k);
+		if (i == k)
+			continue;
+		g->early[i] = (u8)(k + 1);
+		g->groups[a->group].count++; /* the lookup and the access */
+		a->is_head = false;
+	}
+}
+
 /* The shared ones get a slot; the others are accesses like any. */
 static void finish(struct groups *g, unsigned n)
 {
@@ -324,6 +396,7 @@ void groups_find(struct groups *g, const struct xlat_trace *t)
 	struct finder f = {.g = g, .t = t, .next_version = 2};
 
 	g->n = 0;
+	memset(g->early, 0, sizeof(g->early));
 	for (unsigned i = 0; i < t->n; i++)
 		for (unsigned k = 0; k < ACCESS_KINDS; k++)
 			g->at[i][k].group = GROUP_NONE;
@@ -333,5 +406,6 @@ void groups_find(struct groups *g, const struct xlat_trace *t)
 	forget(&f, 0xffff);
 	for (unsigned i = 0; i < t->n; i++)
 		one(&f, i);
+	hoist(g, t);
 	finish(g, t->n);
 }

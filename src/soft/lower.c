@@ -534,6 +534,8 @@ bool lower_trace(struct lower *l, struct xlat_block *b)
 	emit_entries(l, b, entry_live(t));
 	for (unsigned k = 0; k < t->n && !l->is_refused; k++) {
 		l->i = &t->insns[k];
+		if (l->g.early[k])
+			lower_early(l, l->g.early[k] - 1u);
 		lower_insn(l);
 		if (l->poll_behind && !--l->poll_behind && k + 1 < t->n)
 			lower_poll(l, t->insns[k + 1].off, l->i->live_out);

@@ -118,6 +118,9 @@ void lower_lea(struct lower *l, const struct insn *in, unsigned d);
  * Destroys RFLAGS and the other one. Leaves for the interpreter when the
  * access is not plain. */
 void lower_lookup(struct lower *l, bool is_write, unsigned size, unsigned to);
+/* Looks up in front of the current instruction for operand k of the trace,
+ * see group.h. */
+void lower_early(struct lower *l, unsigned k);
 /* Does the current instruction's access go by an address that its group's head
  * found? Then it changes no flags. */
 bool lower_is_member(const struct lower *l, unsigned kind);

@@ -223,6 +223,19 @@ static void emit_head(struct lower *l, const struct access *a, unsigned to)
 		l->s0_group = a->group;
 }
 
+void lower_early(struct lower *l, unsigned k)
+{
+	const struct access *a = &l->g.at[k][ACCESS_OPERAND];
+	const struct xlat_insn *here = l->i;
+
+	if (a->group == GROUP_NONE) /* no slot was left */
+		return;
+	l->i = &l->t->insns[k];
+	lower_ea(l, &l->i->in, -a->rel);
+	l->i = here;
+	emit_head(l, a, S0);
+}
+
 static struct emem emit_member(struct lower *l, const struct access *a,
 			       unsigned to)
 {

@@ -520,7 +520,8 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 		return;
 	if (!is_user && (w->rights & X86_PTE_U) && (v->cr4 & X86_CR4_SMAP))
 		return;
-	t->tlb_used |= BIT64(i / 64);
+	t->tlb_used[i / SOFT_TLB_CHUNK / 64] |=
+		BIT64(i / SOFT_TLB_CHUNK % 64);
 	if (!w->is_global)
 		note_local(t, i);
 	e->hva_page = (u64)(uintptr_t)host_page;

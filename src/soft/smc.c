@@ -218,11 +218,10 @@ static void drop_in(struct soft_space *s, gpa_t page, bool is_all)
 	if (!s->is_ready || (!is_all && !(s->w_pages[h / 64] >> (h % 64) & 1)))
 		return;
 	memset(s->w_pages, 0, sizeof(s->w_pages));
-	for (u64 used = s->tlb_used; used; used &= used - 1) {
-		struct soft_tlb_entry *e =
-			&s->tlb[64 * (unsigned)__builtin_ctzll(used)];
+	SOFT_TLB_FOR_CHUNKS (s, chunk) {
+		struct soft_tlb_entry *e = &s->tlb[SOFT_TLB_CHUNK * chunk];
 
-		for (unsigned i = 0; i < 64; i++, e++) {
+		for (unsigned i = 0; i < SOFT_TLB_CHUNK; i++, e++) {
 			gpa_t at = e->meta & X86_PTE_ADDR;
 
 			if (is_all || at == page)

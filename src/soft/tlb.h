@@ -29,7 +29,9 @@
 
 #include "base/types.h"
 
-#define SOFT_TLB_ENTRIES 4096
+#define SOFT_TLB_ENTRIES 16384
+#define SOFT_TLB_CHUNK	 64 /* entries that are cleared together */
+#define SOFT_TLB_CHUNKS	 (SOFT_TLB_ENTRIES / SOFT_TLB_CHUNK)
 #define SOFT_TLB_EMPTY	 0x8080808080808080ull
 #define SOFT_JC_ENTRIES	 32768
 #define SOFT_JC_CHUNK	 (SOFT_JC_ENTRIES / 64)
@@ -59,8 +61,9 @@ _Static_assert(sizeof(struct soft_jc_entry) == 16, "the emitter shifts");
 struct soft_space {
 	struct soft_tlb_entry tlb[SOFT_TLB_ENTRIES];
 	struct soft_jc_entry jc[SOFT_JC_ENTRIES];
-	/* Since the last flush: 64ths of the tables that hold any. */
-	u64 tlb_used, jc_used;
+	/* Since the last flush: the TLB's chunks and the jump cache's 64ths
+	 * that hold any. */
+	u64 tlb_used[SOFT_TLB_CHUNKS / 64], jc_used;
 	u32 jc_key;
 	bool is_ready;	 /* false (zeroed memory): the next flush clears all */
 	bool has_global; /* perhaps */
@@ -112,6 +115,28 @@ static inline unsigned soft_tlb_index(u64 va)
 {
 	return (va >> 12) & (SOFT_TLB_ENTRIES - 1);
 }
+/* The first chunk from `chunk` on that holds any; SOFT_TLB_CHUNKS: none. */
+static inline unsigned soft_tlb_chunk(const struct soft_space *s,
+				      unsigned chunk)
+{
+	while (chunk < SOFT_TLB_CHUNKS) {
+		u64 used = s->tlb_used[chunk / 64] >> (chunk % 64);
+
+		if (used)
+			return chunk + (unsigned)__builtin_ctzll(used);
+		chunk = (chunk | 63) + 1;
+	}
+	return chunk;
+}
+static inline void soft_tlb_set_used(struct soft_space *s, u64 chunks)
+{
+	for (unsigned i = 0; i < SOFT_TLB_CHUNKS / 64; i++)
+		s->tlb_used[i] = chunks;
+}
+/* Each used chunk's first entry in turn. */
+#define SOFT_TLB_FOR_CHUNKS(s, c)                                              \
+	for (unsigned c = soft_tlb_chunk(s, 0); c < SOFT_TLB_CHUNKS;           \
+	     c = soft_tlb_chunk(s, c + 1))
 static inline unsigned soft_w_hash(u64 gpa)
 {
 	return (gpa >> 12 ^ gpa >> 24) & 4095;

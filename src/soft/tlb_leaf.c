@@ -32,11 +32,10 @@ static void entry_clear(struct soft_tlb_entry *e)
 /* Clears the entries whose meta has, under the mask, this value. */
 static void clear_where(struct soft_space *s, u64 mask, u64 value)
 {
-	for (u64 used = s->tlb_used; used; used &= used - 1) {
-		struct soft_tlb_entry *e =
-			&s->tlb[64 * (unsigned)__builtin_ctzll(used)];
+	SOFT_TLB_FOR_CHUNKS (s, chunk) {
+		struct soft_tlb_entry *e = &s->tlb[SOFT_TLB_CHUNK * chunk];
 
-		for (unsigned i = 0; i < 64; i++, e++)
+		for (unsigned i = 0; i < SOFT_TLB_CHUNK; i++, e++)
 			if ((e->meta & mask) == value)
 				entry_clear(e);
 	}
@@ -52,11 +51,13 @@ static void forget_write_tags(struct soft_space *s)
 
 void soft_space_empty(struct soft_space *s)
 {
-	if (!s->is_ready)
-		s->tlb_used = s->jc_used = ~0ull;
+	if (!s->is_ready) {
+		soft_tlb_set_used(s, ~0ull);
+		s->jc_used = ~0ull;
+	}
 	s->is_ready = true;
 	clear_where(s, 0, 0);
-	s->tlb_used = 0;
+	soft_tlb_set_used(s, 0);
 	forget_write_tags(s);
 	soft_jc_flush(s);
 	s->has_global = false;
@@ -79,7 +80,7 @@ static void purge_tlb(struct soft_space *s)
 	s->local_count = 0;
 	s->large[0].count = 0;
 	if (!s->has_global) {
-		s->tlb_used = 0;
+		soft_tlb_set_used(s, 0);
 		forget_write_tags(s);
 	}
 }
@@ -124,11 +125,10 @@ static bool may_have_large(const struct soft_space *s, gva_t va)
 /* Drops the pieces of large pages in va's GiB. */
 static void drop_large(struct soft_space *s, gva_t va, u64 mask)
 {
-	for (u64 used = s->tlb_used; used; used &= used - 1) {
-		struct soft_tlb_entry *e =
-			&s->tlb[64 * (unsigned)__builtin_ctzll(used)];
+	SOFT_TLB_FOR_CHUNKS (s, chunk) {
+		struct soft_tlb_entry *e = &s->tlb[SOFT_TLB_CHUNK * chunk];
 
-		for (unsigned i = 0; i < 64; i++, e++)
+		for (unsigned i = 0; i < SOFT_TLB_CHUNK; i++, e++)
 			if ((e->meta & mask) == mask &&
 			    e->tag_r >> 30 == va >> 30)
 				entry_clear(e);
