@@ -8,7 +8,7 @@ private namespaces), so the programs are the same files in all three.
 The CPU time of a guest is that of the whole VMM process, all threads, living
 and ended, read from its CPU clock (Linux: clock_getcpuclockid(3)) just before
 the command is sent and just after its answer came."""
-import os, re, select, shutil, signal, socket, subprocess, tempfile, time
+import json, os, re, select, shutil, signal, socket, subprocess, tempfile, time
 
 import assets
 
@@ -193,7 +193,7 @@ class Native(Engine):
 class Skerry(Engine):
     name = "skerry"
 
-    def start(self, image=None, with_work=True, engine="soft"):
+    def start(self, image=None, with_work=True, engine="soft", more=()):
         base = self.make_dir()
         data, run = os.path.join(base, "d"), os.path.join(base, "r")
         os.makedirs(data)
@@ -208,6 +208,7 @@ class Skerry(Engine):
                 str(self.cpus), "--memory", "%dM" % self.memory_mib]
         if with_work:
             args += ["--disk", assets.work_disk + ",readonly"]
+        args += more
         launcher = subprocess.Popen(
             [assets.skerry, "launch", image or assets.IMAGE, *args,
              "--timeout", str(BOOT_LIMIT_S)], env=self.env,
@@ -234,6 +235,26 @@ class Skerry(Engine):
                     words[5].isdigit() and int(words[5]) > 0:
                 return int(words[5])
         raise Gone("skerry list does not show the machine:\n" + text)
+
+    def counters(self):
+        """The VMM's and its engine's, by name."""
+        r = subprocess.run([assets.skerry, "info", "--engine", "--json",
+                            "bench"], env=self.env, capture_output=True,
+                           text=True)
+        if r.returncode:
+            raise Gone("skerry info: " + r.stderr.strip()[-300:])
+        return {c["name"]: c["value"]
+                for c in json.loads(r.stdout)["counters"]}
+
+    def log(self):
+        """What the VMM itself wrote, among the console's lines."""
+        path = os.path.join(self.run_dir, "bench", "console.log")
+        try:
+            with open(path, errors="replace") as f:
+                return "".join(line for line in f
+                               if line.startswith("skerry-vmm: "))
+        except OSError:
+            return ""
 
     def attach(self):
         p = subprocess.Popen(

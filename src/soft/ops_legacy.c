@@ -174,9 +174,10 @@ static void op_arpl(struct vcpu *v, const struct insn *in)
 
 	if (adjusts)
 		dst = (dst & ~3) | (src & 3);
-	if (in->is_mem)
+	/* Memory that need not change may be read-only. */
+	if (adjusts && in->is_mem)
 		soft_mem_write(v, e, 2, dst);
-	else
+	else if (adjusts)
 		soft_gpr_write(v, in->rm, 2, dst);
 	v->aflags = (v->aflags & ~FLAG_ZF) | (adjusts ? FLAG_ZF : 0);
 }

@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -134,12 +135,24 @@ static void next_case(ucontext_t *uc)
 	memcpy(fp + 576, child.saved_fp + 576, 256);
 }
 
+/* What POPF may have set would act on us (AC) or stay for the next case (NT,
+ * ID): sigreturn sets neither. */
+static void reset_flags(void)
+{
+	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushq $0x202\n\tpopfq\n\t"
+			 "lea 128(%%rsp), %%rsp"
+			 :
+			 :
+			 : "memory", "cc");
+}
+
 static void on_trap(int sig, siginfo_t *si, void *ucontext)
 {
 	ucontext_t *uc = ucontext;
 	u64 trapno = (u64)uc->uc_mcontext.gregs[REG_TRAPNO];
 	const struct oracle_case *c;
 
+	reset_flags();
 	if (!child.is_running) {
 		if (sig == SIGALRM)
 			return;
@@ -205,6 +218,13 @@ static void load_data_segments(u8 mode)
 	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(sel));
 }
 
+static bool map_at(u64 address, size_t bytes, int protection)
+{
+	return mmap((void *)address, bytes, protection,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
+		    0) != MAP_FAILED;
+}
+
 /* The tick may interrupt it. */
 static bool wait_request(struct oracle *o, char *byte)
 {
@@ -216,7 +236,7 @@ static bool wait_request(struct oracle *o, char *byte)
 	return n == 1;
 }
 
-static void NORETURN child_main(struct oracle *o)
+static void NORETURN child_main(struct oracle *o, bool has_read_only)
 {
 	static const int signals[] = {SIGTRAP, SIGSEGV, SIGFPE,
 				      SIGILL,  SIGBUS,	SIGALRM};
@@ -235,13 +255,10 @@ static void NORETURN child_main(struct oracle *o)
 		sigaction(signals[i], &sa, NULL);
 	child.shared = o->shared;
 	setitimer(ITIMER_REAL, &tick, NULL);
-	if (mmap((void *)ORACLE_CODE, ORACLE_CODE_PAGES * PAGE_BYTES,
-		 PROT_READ | PROT_WRITE | PROT_EXEC,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-		 0) == MAP_FAILED ||
-	    mmap((void *)ORACLE_DATA, ORACLE_DATA_BYTES, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-		 0) == MAP_FAILED)
+	if (!map_at(ORACLE_CODE, ORACLE_CODE_PAGES * PAGE_BYTES,
+		    PROT_READ | PROT_WRITE | PROT_EXEC) ||
+	    !map_at(ORACLE_DATA, ORACLE_DATA_BYTES, PROT_READ | PROT_WRITE) ||
+	    (has_read_only && !map_at(ORACLE_READ_ONLY, PAGE_BYTES, PROT_READ)))
 		_exit(3);
 	o->shared->has_ldt = set_ldts();
 	if (write(o->reply[1], &byte, 1) != 1)
@@ -256,7 +273,7 @@ static void NORETURN child_main(struct oracle *o)
 	_exit(0);
 }
 
-struct oracle *oracle_new(void)
+struct oracle *oracle_new(bool has_read_only)
 {
 	struct oracle *o = calloc(1, sizeof(*o));
 	char byte;
@@ -271,7 +288,7 @@ struct oracle *oracle_new(void)
 	if (o->pid == 0) {
 		close(o->request[1]);
 		close(o->reply[0]);
-		child_main(o);
+		child_main(o, has_read_only);
 	}
 	close(o->request[0]);
 	close(o->reply[1]);
@@ -307,4 +324,14 @@ bool oracle_run(struct oracle *o, unsigned n)
 		o->shared->cases[i].is_skipped = true;
 	return write(o->request[1], &byte, 1) == 1 &&
 	       read(o->reply[0], &byte, 1) == 1;
+}
+
+bool oracle_has_mapped(const struct oracle *o, u64 address)
+{
+	u8 byte;
+	struct iovec here = {&byte, 1}, there = {(void *)address, 1};
+
+	return address - ORACLE_CODE >=
+		       ORACLE_READ_ONLY + PAGE_BYTES - ORACLE_CODE &&
+	       process_vm_readv(o->pid, &here, 1, &there, 1, 0) == 1;
 }

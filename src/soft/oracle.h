@@ -18,6 +18,7 @@
 #define ORACLE_CODE_PAGES 2u
 #define ORACLE_DATA	  0x1002000ull /* two pages */
 #define ORACLE_DATA_BYTES 8192u
+#define ORACLE_READ_ONLY  0x1004000ull /* one page of zeros, where asked for */
 #define ORACLE_BATCH	  64
 #define ORACLE_CODE_BYTES 640 /* of a sequence; 16 of an instruction */
 
@@ -51,10 +52,13 @@ struct oracle_case {
 
 struct oracle;
 
-struct oracle *oracle_new(void);
+struct oracle *oracle_new(bool has_read_only);
 void oracle_free(struct oracle *o);
 struct oracle_case *oracle_cases(struct oracle *o);
 /* Does the kernel let the child have an LDT? */
 bool oracle_has_ldt(const struct oracle *o);
 /* Runs cases [0, n); false when the child died. */
 bool oracle_run(struct oracle *o, unsigned n);
+/* Has the child memory of its own at this address? Then a wild access of the
+ * case met that. */
+bool oracle_has_mapped(const struct oracle *o, u64 address);

@@ -50,6 +50,14 @@ static void guest_tables(struct oracle_guest *g)
 			(ORACLE_DATA + i) | 0x67 | X86_PTE_NX;
 }
 
+void oracle_guest_map_read_only(struct oracle_guest *g)
+{
+	u64 *pt = (u64 *)(g->ram + TABLES + 0x3000);
+
+	pt[ORACLE_READ_ONLY >> 12 & 511] = ORACLE_READ_ONLY | 0x65 | X86_PTE_NX;
+	soft_tlb_flush(g->v, false);
+}
+
 static void guest_segments(struct vcpu *v)
 {
 	for (unsigned i = 0; i < 6; i++) {
@@ -161,12 +169,33 @@ void oracle_guest_set_mode(struct oracle_guest *g, u8 mode)
 	ASSERT(v->code_mode == mode);
 }
 
+/* Code that is there already stays, with its translation. */
+static void write_code(struct oracle_guest *g, const struct oracle_case *c)
+{
+	u64 at = c->in.rip - (c->mode == X86_MODE_16 ? 0 : ORACLE_CODE);
+	u8 code[ORACLE_CODE_PAGES * PAGE_BYTES];
+
+	/* What came before may be read or run by a wild pointer. */
+	if (c->is_sequence)
+		memset(code, 0, sizeof(code));
+	else
+		memcpy(code, g->ram + ORACLE_CODE, sizeof(code));
+	memcpy(code + at, c->code, c->is_sequence ? ORACLE_CODE_BYTES : 16);
+	/* #UD ends a translated case of one instruction. */
+	if (g->vm->xlat && !c->is_sequence)
+		memcpy(code + at + c->len, (const u8[]){0x0f, 0x0b}, 2);
+	if (!memcmp(code, g->ram + ORACLE_CODE, sizeof(code)))
+		return;
+	memcpy(g->ram + ORACLE_CODE, code, sizeof(code));
+	if (g->vm->xlat)
+		smc_written(g->vm, ORACLE_CODE, sizeof(code));
+}
+
 void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 		      struct oracle_state *out, void (*run)(struct vcpu *v))
 {
 	struct vcpu *v = g->v;
 	volatile u8 fault = ORACLE_NO_FAULT;
-	u64 code = c->in.rip + (c->mode == X86_MODE_16 ? ORACLE_CODE : 0);
 
 	oracle_guest_set_mode(g, c->mode);
 	memcpy(v->gpr, c->in.gpr, sizeof(v->gpr));
@@ -174,17 +203,7 @@ void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 	soft_set_rflags(v, (c->in.rflags & 0xcd5) | 0x202);
 	memcpy(v->xsave, c->in.xsave, sizeof(c->in.xsave));
 	memcpy(g->ram + ORACLE_DATA, c->in.data, ORACLE_DATA_BYTES);
-	/* What came before may be read or run by a wild pointer. */
-	if (c->is_sequence)
-		memset(g->ram + ORACLE_CODE, 0, ORACLE_CODE_PAGES * PAGE_BYTES);
-	memcpy(g->ram + code, c->code, c->is_sequence ? ORACLE_CODE_BYTES : 16);
-	if (g->vm->xlat) {
-		/* #UD ends a translated case of one instruction. */
-		if (!c->is_sequence)
-			memcpy(g->ram + code + c->len, (const u8[]){0x0f, 0x0b},
-			       2);
-		smc_written(g->vm, ORACLE_CODE, ORACLE_CODE_PAGES * PAGE_BYTES);
-	}
+	write_code(g, c);
 	soft_fpu_enter(v);
 	if (sigsetjmp(v->unwind, 0))
 		fault = v->exc.vector;
@@ -715,6 +734,10 @@ void oracle_report(const char *name, const struct oracle_case *c,
 	       (unsigned long long)want->rip, (unsigned long long)got->rflags,
 	       (unsigned long long)want->rflags,
 	       (unsigned long long)c->in.rflags);
+	printf("  native:");
+	for (unsigned i = 0; i < 16; i++)
+		printf(" %llx", (unsigned long long)want->gpr[i]);
+	printf("\n");
 	for (unsigned i = 0; i < 16; i++) {
 		if (got->gpr[i] != want->gpr[i])
 			printf("  r%u %llx native %llx in %llx\n", i,
@@ -729,5 +752,13 @@ void oracle_report(const char *name, const struct oracle_case *c,
 			printf("  xsave+%u %llx native %llx in %llx\n", i,
 			       (unsigned long long)a, (unsigned long long)b,
 			       (unsigned long long)ld_le64(c->in.xsave + i));
+	}
+	for (unsigned i = 0, shown = 0; i < ORACLE_DATA_BYTES; i += 8) {
+		u64 a = ld_le64(got->data + i), b = ld_le64(want->data + i);
+
+		if (a != b && shown++ < 8)
+			printf("  data+%u %llx native %llx in %llx\n", i,
+			       (unsigned long long)a, (unsigned long long)b,
+			       (unsigned long long)ld_le64(c->in.data + i));
 	}
 }

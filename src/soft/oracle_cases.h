@@ -20,6 +20,7 @@ struct oracle_guest {
 
 /* With the translator, if asked for. */
 void oracle_guest_init(struct oracle_guest *g, bool is_translated);
+void oracle_guest_map_read_only(struct oracle_guest *g);
 void oracle_guest_fini(struct oracle_guest *g);
 /* Loads the case; `run` executes it and may raise. */
 void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,

@@ -132,7 +132,7 @@ static void leave_what_the_host_leaves(u8 mode, bool is_translated)
 
 	oracle_guest_init(&g, is_translated);
 	translated = 0;
-	o = oracle_new();
+	o = oracle_new(false);
 	assert_non_null(o);
 	if (mode != X86_MODE_64 && !oracle_has_ldt(o)) {
 		oracle_free(o);

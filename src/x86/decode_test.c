@@ -181,6 +181,17 @@ static void near_branches_with_66_follow_the_vendor(void **state)
 	assert_int_equal(x86_decode(&in, call, 6, M64, &intel), 6);
 }
 
+static void movsxd_of_16_bits_reads_four_bytes(void **state)
+{
+	struct insn in;
+
+	(void)state;
+	assert_int_equal(
+		x86_decode(&in, (u8[]){0x66, 0x63, 0x01}, 3, M64, &all), 3);
+	assert_int_equal(in.osize, 2);
+	assert_int_equal(in.mem_size, 4);
+}
+
 static void a_feature_can_take_one_operand_size_away(void **state)
 {
 	struct isa_features old = {.bits = BIT64(ISA_F_BASE)};
@@ -245,6 +256,7 @@ int main(void)
 		cmocka_unit_test(prefix_that_selects_no_row_is_not_mandatory),
 		cmocka_unit_test(vex_w_is_no_size_outside_64_bit_mode),
 		cmocka_unit_test(near_branches_with_66_follow_the_vendor),
+		cmocka_unit_test(movsxd_of_16_bits_reads_four_bytes),
 		cmocka_unit_test(a_feature_can_take_one_operand_size_away),
 		cmocka_unit_test(
 			instructions_are_written_as_assemblers_take_them),
