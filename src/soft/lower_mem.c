@@ -111,12 +111,31 @@ void lower_lea(struct lower *l, const struct insn *in, unsigned d)
 	effective_address(l, in, 0, d);
 }
 
+/* In 32-bit code an operand that wraps round in its segment is for the
+ * interpreter. Most are at a fixed place in a thread's storage. */
+static void check_wrap(struct lower *l, const struct insn *in)
+{
+	i32 last = -(i32)(in->mem_size ? in->mem_size : in->osize);
+	bool is_fixed = in->has_modrm && in->base == X86_REG_NONE &&
+			in->index == X86_REG_NONE;
+	struct cold *c;
+
+	if (last == -1 || (is_fixed && (u32)in->disp <= (u32)last))
+		return;
+	e_alu_ri(&l->e, 4, ALU_CMP, S0, last);
+	c = lower_cold(l, COLD_EXIT, e_jcc(&l->e, CC_A, 0));
+	c->off = l->i->off;
+	c->arg = XLAT_EXIT_INTERP;
+}
+
 static void add_segment_base(struct lower *l, const struct insn *in)
 {
 	i32 off;
 
 	if (in->seg != X86_FS && in->seg != X86_GS)
 		return;
+	if (l->is_32)
+		check_wrap(l, in);
 	off = ENV_OFF(segs) + (i32)sizeof(struct soft_seg) * in->seg +
 	      (i32)offsetof(struct soft_seg, base);
 	e_alu_rm(&l->e, l->is_32 ? 4 : 8, ALU_ADD, S0, m_env(off));

@@ -205,7 +205,8 @@ static bool set_ldts(void)
 	       set_ldt(ORACLE_DS32, 0, ~0u, false) &&
 	       set_ldt(ORACLE_CS16, ORACLE_CODE, 0xffff, true) &&
 	       set_ldt(ORACLE_DS16, ORACLE_DATA - ORACLE_DATA16,
-		       ORACLE_DATA16_LIMIT, false);
+		       ORACLE_DATA16_LIMIT, false) &&
+	       set_ldt(ORACLE_GS32, ORACLE_GS32_BASE, ~0u, false);
 }
 
 /* 64-bit code, this one included, does not look at them. */
@@ -215,7 +216,10 @@ static void load_data_segments(u8 mode)
 		  : mode == X86_MODE_32 ? ORACLE_DS32
 					: ORACLE_DS16;
 
-	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(sel));
+	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es\n\tmov %1, %%gs"
+			 :
+			 : "r"(sel),
+			   "r"(mode == X86_MODE_32 ? ORACLE_GS32 : 0));
 }
 
 static bool map_at(u64 address, size_t bytes, int protection)

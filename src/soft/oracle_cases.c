@@ -165,6 +165,9 @@ void oracle_guest_set_mode(struct oracle_guest *g, u8 mode)
 						    0xffff, true);
 		v->segs[X86_DS] = v->segs[X86_ES] = v->segs[X86_SS] = ds;
 	}
+	if (mode == X86_MODE_32)
+		v->segs[X86_GS] =
+			segment(ORACLE_GS32, ORACLE_GS32_BASE, ~0u, false);
 	soft_mode_changed(v);
 	ASSERT(v->code_mode == mode);
 }
@@ -374,6 +377,8 @@ void oracle_random_code(struct oracle_case *c, const struct isa_row *row)
 
 	for (unsigned i = 0; i < 16; i++)
 		c->code[i] = oracle_rnd() >> 13;
+	if (is_mem && c->mode == X86_MODE_32 && oracle_one_in(8))
+		*p++ = 0x65;
 	if (is_vex) {
 		unsigned w =
 			row->vex_w < 0 ? oracle_rnd() >> 9 & 1 : row->vex_w;
@@ -436,8 +441,12 @@ static bool aim(struct oracle_case *c, const struct insn *in, u64 target)
 	unsigned disp_len = in->asize == 2 ? 2 : 4;
 	u64 rest = target - (u64)(i64)in->disp;
 
-	if (in->seg == X86_FS || in->seg == X86_GS)
+	if (in->seg == X86_FS || (in->seg == X86_GS && c->mode != X86_MODE_32))
 		return false;
+	if (in->seg == X86_GS) {
+		target -= ORACLE_GS32_BASE;
+		rest -= ORACLE_GS32_BASE;
+	}
 	if (in->base == X86_REG_RIP || in->base == X86_REG_NONE) {
 		u32 disp = (u32)(target - (in->base == X86_REG_RIP
 						   ? c->in.rip + in->len

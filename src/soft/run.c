@@ -26,16 +26,13 @@ struct xlat_scratch {
 	u8 page[PAGE_BYTES + 16]; /* and the start of the next */
 };
 
-static bool has_flat_fs_gs(const struct vcpu *v)
+/* Data without limit, at any base: FS or GS of a thread's storage. */
+static bool has_no_limit(const struct soft_seg *s)
 {
 	u32 want = SEG_S | SEG_P | SEG_TYPE_WR_RD;
 	u32 not = SEG_UNUSABLE | SEG_TYPE_CONF_ED | SEG_TYPE_CODE;
 
-	for (unsigned i = X86_FS; i <= X86_GS; i++)
-		if (v->segs[i].limit != ~0u ||
-		    (v->segs[i].attr & want) != want || v->segs[i].attr & not )
-			return false;
-	return true;
+	return s->limit == ~0u && (s->attr & want) == want && !(s->attr & not );
 }
 
 u32 xlat_key(const struct vcpu *v)
@@ -48,8 +45,10 @@ u32 xlat_key(const struct vcpu *v)
 		return XLAT_KEY_NONE;
 	if (v->code_mode == X86_MODE_32) {
 		key |= XLAT_KEY_32;
-		if (has_flat_fs_gs(v))
-			key |= XLAT_KEY_FSGS;
+		if (has_no_limit(&v->segs[X86_FS]))
+			key |= XLAT_KEY_FS;
+		if (has_no_limit(&v->segs[X86_GS]))
+			key |= XLAT_KEY_GS;
 	}
 	if (v->cpl)
 		key |= XLAT_KEY_USER;

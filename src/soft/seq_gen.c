@@ -100,8 +100,7 @@ static bool is_fit(const struct insn *in, unsigned counter)
 	return !seq_names(in, counter) &&
 	       (!in->is_mem || is_rip_relative(in) ||
 		(in->base < 16 && in->index == X86_REG_NONE && in->asize >= 4 &&
-		 in->seg != X86_FS && in->seg != X86_GS && in->disp < 1000 &&
-		 in->disp > -1000));
+		 in->seg != X86_FS && in->disp < 1000 && in->disp > -1000));
 }
 
 static bool plain_item(struct seq_item *it, const struct seq *s,

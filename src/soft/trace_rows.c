@@ -114,13 +114,16 @@ static bool is_fpu_refused(u32 attr, u32 key)
 	       ((attr & ISA_AVX) && (key & XLAT_KEY_NOAVX));
 }
 
-/* In 32-bit code: CS cannot be written to, and FS and GS may have any limit,
- * which the key does not tell. */
+/* In 32-bit code: CS cannot be written to, and FS and GS must have no limit. */
 static bool is_segment_refused(const struct insn *in, u32 key)
 {
 	if (!(key & XLAT_KEY_32) || (in->row->class == ISA_CTRL && !in->is_mem))
 		return false;
-	return in->seg == X86_CS || in->seg == X86_FS || in->seg == X86_GS;
+	if (in->seg == X86_FS)
+		return !(key & XLAT_KEY_FS);
+	if (in->seg == X86_GS)
+		return !(key & XLAT_KEY_GS);
+	return in->seg == X86_CS;
 }
 
 /* What lockstep.c may execute twice: no event between, no value that the guest

@@ -390,7 +390,11 @@ static void odd_operand_and_address_sizes_are_the_interpreters(void **state)
 	assert_false(CAN(XLAT_KEY_32, 0x66, 0x50));
 	assert_true(CAN(XLAT_KEY_32, 0x8b, 0x00));
 	assert_false(CAN(XLAT_KEY_32, 0x67, 0x8b, 0x00)); /* [bx+si] */
-	assert_false(CAN(XLAT_KEY_32, 0x65, 0x8b, 0x00));
+	/* mov eax, gs:[eax]; mov eax, fs:[eax] */
+	assert_false(CAN(XLAT_KEY_32 | XLAT_KEY_FS, 0x65, 0x8b, 0x00));
+	assert_true(CAN(XLAT_KEY_32 | XLAT_KEY_GS, 0x65, 0x8b, 0x00));
+	assert_false(CAN(XLAT_KEY_32 | XLAT_KEY_GS, 0x64, 0x8b, 0x00));
+	assert_true(CAN(XLAT_KEY_32 | XLAT_KEY_FS, 0x64, 0x8b, 0x00));
 	assert_false(CAN(XLAT_KEY_32, 0x2e, 0x89, 0x00)); /* cs: is #GP */
 	/* cs nop [eax]: what fills gaps */
 	assert_true(CAN(XLAT_KEY_32, 0x2e, 0x0f, 0x1f, 0x00));

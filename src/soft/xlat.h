@@ -54,10 +54,11 @@
 #define XLAT_KEY_NM	  BIT32(2) /* CR0.TS or EM: all FPU rows go to T0 */
 #define XLAT_KEY_NOSSE	  BIT32(3) /* CR4.OSFXSR clear: SSE rows go to T0 */
 #define XLAT_KEY_NOAVX	  BIT32(4) /* OSXSAVE or XCR0: AVX rows go to T0 */
-#define XLAT_KEY_FSGS	  BIT32(5) /* 32-bit code: FS and GS have no limit */
+#define XLAT_KEY_FS	  BIT32(5) /* 32-bit code: FS is data without limit */
 #define XLAT_KEY_LOCKSTEP BIT32(6) /* lockstep.c's: leaves at its ends */
 /* Of blocks only: accesses do not share lookups (group.h). */
 #define XLAT_KEY_NOGROUP BIT32(7)
+#define XLAT_KEY_GS	 BIT32(8) /* 32-bit code: GS is data without limit */
 #define XLAT_KEY_NONE	 0xffffu /* no translation in this mode: T0 only */
 
 /* The key of the vCPU's mode, for v->key. */

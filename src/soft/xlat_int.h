@@ -85,10 +85,10 @@ static inline u32 xlat_hash_slot(gpa_t gpa, gpa_t gpa2, u32 key)
 	return (u32)(h >> 32) & (XLAT_HASH_HEADS - 1);
 }
 
-/* Never 0: keys have a bit that no address has. */
+/* Never 0. Addresses have at most 52 bits, keys 9. */
 static inline u64 xlat_way_tag(gpa_t gpa, u32 key)
 {
-	return gpa << 8 | key << 1 | 1;
+	return gpa << 12 | key << 1 | 1;
 }
 
 static inline struct xlat_set *xlat_set_of(const struct xlat *x, gpa_t gpa,
