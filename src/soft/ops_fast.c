@@ -590,8 +590,6 @@ static soft_op_fn pick_1b(struct soft_entry *e)
 	case 0x63:
 		if (!is_64)
 			return NULL;
-		if (in->osize == 2)
-			return mov_table[modrm_form(e, 2, true)][1];
 		return pick_extend(e, movsx4_table, 4);
 	case 0x70 ... 0x7f:
 		return is_near64 ? jcc_table[op & 15] : NULL;

@@ -314,7 +314,7 @@ static void random_x87(u8 *x)
 	}
 }
 
-void oracle_random_state(struct oracle_state *s)
+void oracle_random_registers(struct oracle_state *s)
 {
 	static const u32 mxcsr[] = {0x1f80, 0x1f80, 0x1f80, 0x9fc0,
 				    0x7f80, 0x3f80, 0x5f80, 0x1f80};
@@ -335,8 +335,18 @@ void oracle_random_state(struct oracle_state *s)
 	st_le64(s->xsave + 512, 7);
 	for (unsigned i = 576; i < 832; i += 8)
 		st_le64(s->xsave + i, fp64());
-	for (unsigned i = 0; i < ORACLE_DATA_BYTES; i += 8)
-		st_le64(s->data + i, fp64());
+}
+
+void oracle_random_bytes(u8 *to, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += 8)
+		st_le64(to + i, fp64());
+}
+
+void oracle_random_state(struct oracle_state *s)
+{
+	oracle_random_registers(s);
+	oracle_random_bytes(s->data, ORACLE_DATA_BYTES);
 }
 
 static u8 *put_modrm(u8 *p, const struct isa_row *row, bool is_mem)

@@ -28,6 +28,10 @@ void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 void oracle_guest_set_mode(struct oracle_guest *g, u8 mode);
 
 void oracle_random_state(struct oracle_state *s);
+/* The two halves of that: all but the data, and integers, floats and doubles
+ * in memory. */
+void oracle_random_registers(struct oracle_state *s);
+void oracle_random_bytes(u8 *to, size_t bytes);
 /* Prefixes, opcode, ModRM and random bytes behind it into c->code. */
 void oracle_random_code(struct oracle_case *c, const struct isa_row *row);
 /* A whole case of one instruction; false: try again. */

@@ -15,7 +15,9 @@
  *
  * A difference is shrunk: instructions become NOPs while it stays.
  */
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/time.h>
 
 #include "soft/interp_int.h"
 #include "soft/seq_gen.h"
@@ -37,14 +39,35 @@ static void fill_case(struct oracle_case *c, const struct seq *s)
 	c->len = s->bytes;
 }
 
-static void make_case(struct oracle_case *c, const struct seq *s)
+/* What cases have as data: a part of it, a little of which is new. */
+struct pool {
+	bool is_filled;
+	u8 bytes[8 * ORACLE_DATA_BYTES];
+};
+
+static void random_data(struct pool *p, u8 *out)
+{
+	size_t room = sizeof(p->bytes) - ORACLE_DATA_BYTES;
+	u8 *at = p->bytes + (oracle_rnd() >> 9) % room / 8 * 8;
+
+	if (!p->is_filled)
+		oracle_random_bytes(p->bytes, sizeof(p->bytes));
+	p->is_filled = true;
+	oracle_random_bytes(at, 256);
+	memcpy(out, p->bytes + (oracle_rnd() >> 9) % room / 8 * 8,
+	       ORACLE_DATA_BYTES);
+}
+
+static void make_case(struct oracle_case *c, const struct seq *s,
+		      struct pool *pool)
 {
 	c->mode = s->mode;
 	c->is_rep = false;
 	c->is_sequence = true;
 	memset(c->code, 0, sizeof(c->code));
 	fill_case(c, s);
-	oracle_random_state(&c->in);
+	oracle_random_registers(&c->in);
+	random_data(pool, c->in.data);
 	for (unsigned i = 0; i < 16; i++)
 		if (i == X86_RSP || !oracle_one_in(4))
 			c->in.gpr[i] = seq_pointer();
@@ -66,7 +89,53 @@ struct machines {
 	struct oracle_state got;
 	const char *tier;
 	unsigned wild, deaths;
+	struct pool pool;
 };
+
+/* ---- a guest that does not end ---- */
+
+/* The vCPUs, for the tick: the second one within the same run ends it. */
+static struct {
+	struct vcpu *v[2];
+	volatile unsigned runs;
+	unsigned seen;
+} watched;
+
+static void on_tick(int sig)
+{
+	if (watched.seen == watched.runs)
+		for (unsigned i = 0; i < 2; i++)
+			soft_kick(watched.v[i]);
+	watched.seen = watched.runs;
+}
+
+static void watch(struct machines *m)
+{
+	struct sigaction sa = {.sa_handler = on_tick, .sa_flags = SA_RESTART};
+	struct itimerval tick = {{1, 0}, {1, 0}};
+
+	watched.v[0] = m->t0.v;
+	watched.v[1] = m->t1.v;
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &tick, NULL);
+}
+
+static void unwatch(void)
+{
+	struct itimerval none = {{0, 0}, {0, 0}};
+
+	setitimer(ITIMER_REAL, &none, NULL);
+}
+
+static void run_guest(struct machines *m, struct oracle_guest *g,
+		      const struct oracle_case *c, void (*run)(struct vcpu *v))
+{
+	watched.runs++;
+	atomic_store(&g->v->go, SOFT_GO);
+	oracle_guest_run(g, c, &m->got, run);
+}
+
+/* ---- comparison ---- */
 
 /* Which of two faults of one instruction comes first is up to the CPU: an
  * operand that is misaligned, or not mapped, and runs over 4 GiB as well; one
@@ -76,6 +145,13 @@ static bool is_order_unsaid(u8 native, u8 got)
 	return (native == X86_VEC_GP && got == X86_VEC_SS) ||
 	       (native == X86_VEC_PF &&
 		(got == X86_VEC_MF || got == X86_VEC_GP || got == X86_VEC_SS));
+}
+
+/* By its UD2, which a store may have changed. */
+static bool is_complete(const struct seq *s, const struct oracle_case *c)
+{
+	return c->out.fault == X86_VEC_UD &&
+	       c->out.rip == c->in.rip + s->items[s->n].off;
 }
 
 /* POPF has set TF, or AC, which the guest's CR0 does not act on. */
@@ -115,7 +191,7 @@ static const char *compare(struct machines *m, const struct seq *s,
 	if (is_not_ours(c))
 		return NULL;
 	m->tier = "interpreted";
-	oracle_guest_run(&m->t0, c, &m->got, soft_interp);
+	run_guest(m, &m->t0, c, soft_interp);
 	if (is_order_unsaid(c->out.fault, m->got.fault))
 		return NULL;
 	what = oracle_difference(&m->got, &c->out, 0, c->mode);
@@ -124,10 +200,10 @@ static const char *compare(struct machines *m, const struct seq *s,
 	if (is_flushed)
 		soft_tlb_flush(m->t1.v, false);
 	m->tier = "translated";
-	oracle_guest_run(&m->t1, c, &m->got, xlat_run);
+	run_guest(m, &m->t1, c, xlat_run);
 	if (c->out.fault == X86_VEC_GP && !soft_is_canonical(m->got.rip))
 		return NULL; /* generated code faults behind the branch */
-	if (c->out.rip == c->in.rip + s->items[s->n].off) {
+	if (is_complete(s, c)) {
 		seq_find_undefined(s, undefined);
 		mask = ISA_ALLF & ~undefined[s->n];
 	}
@@ -193,6 +269,8 @@ static void explain(struct machines *m, struct seq *s, struct oracle_case *c)
 
 /* ---- the test ---- */
 
+/* ---- the runs ---- */
+
 struct counts {
 	unsigned bad, complete, skipped;
 };
@@ -202,7 +280,7 @@ static void run_case(struct machines *m, struct seq *s, struct oracle_case *c,
 {
 	const char *what = compare(m, s, c);
 
-	n->complete += c->out.rip == c->in.rip + s->items[s->n].off;
+	n->complete += is_complete(s, c);
 	n->skipped += is_not_ours(c);
 	if (!what)
 		return;
@@ -223,7 +301,7 @@ static void run_batch(struct machines *m, u8 mode, unsigned n,
 	for (unsigned i = 0; i < n; i++) {
 		seq_generate(&seqs[i], mode, &m->t0.vm->features);
 		for (unsigned k = 0; k < STATES; k++)
-			make_case(&batch[i * STATES + k], &seqs[i]);
+			make_case(&batch[i * STATES + k], &seqs[i], &m->pool);
 	}
 	if (!oracle_run(m->o, n * STATES)) { /* a wild store hit it */
 		oracle_free(m->o);
@@ -238,17 +316,19 @@ static void run_batch(struct machines *m, u8 mode, unsigned n,
 
 static void machines_init(struct machines *m)
 {
+	memset(m, 0, sizeof(*m));
 	oracle_guest_init(&m->t0, false);
 	oracle_guest_init(&m->t1, true);
 	oracle_guest_map_read_only(&m->t0);
 	oracle_guest_map_read_only(&m->t1);
 	m->o = oracle_new(true);
 	assert_non_null(m->o);
+	watch(m);
 }
 
 static void run(u8 mode, unsigned count)
 {
-	struct machines m = {0};
+	static struct machines m;
 	struct counts c = {0};
 
 #ifdef __SANITIZE_ADDRESS__
@@ -270,6 +350,7 @@ static void run(u8 mode, unsigned count)
 		      "%u wild, %u deaths, %u differences\n",
 		      count, c.complete, count * STATES, c.skipped, m.wild,
 		      m.deaths, c.bad);
+	unwatch();
 	oracle_free(m.o);
 	oracle_guest_fini(&m.t0);
 	oracle_guest_fini(&m.t1);
