@@ -139,10 +139,11 @@ static void run_guest(struct machines *m, struct oracle_guest *g,
 
 /* Which of two faults of one instruction comes first is up to the CPU: an
  * operand that is misaligned, or not mapped, and runs over 4 GiB as well; one
- * that is not mapped, with an x87 exception pending. */
+ * that is not mapped or not canonical, with an x87 exception pending. */
 static bool is_order_unsaid(u8 native, u8 got)
 {
-	return (native == X86_VEC_GP && got == X86_VEC_SS) ||
+	return (native == X86_VEC_GP &&
+		(got == X86_VEC_MF || got == X86_VEC_SS)) ||
 	       (native == X86_VEC_PF &&
 		(got == X86_VEC_MF || got == X86_VEC_GP || got == X86_VEC_SS));
 }

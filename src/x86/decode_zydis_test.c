@@ -467,6 +467,8 @@ static bool exempt_disagreement(const struct pair *p, const char *why)
 	case ISA_OP_VTESTPS:
 	case ISA_OP_VTESTPD:
 		return strstr(why, "flag");
+	case ISA_OP_MOVSXD: /* SDM: r16, r/m16; AMD reads four bytes */
+		return is_66;
 	case ISA_OP_CALL_RM: /* Zydis follows AMD for relative ones only */
 	case ISA_OP_JMP_RM:
 		return is_66 && p->features.is_amd && p->mode == X86_MODE_64;
