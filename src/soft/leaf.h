@@ -75,3 +75,9 @@ u32 soft_wrcr_leaf(struct vcpu *v, u32 arg);
 /* arg: the register with the linear address, or LEAF_NO_REG: another form. */
 #define LEAF_NO_REG 16u
 u32 soft_invlpg_reg_leaf(struct vcpu *v, u32 arg);
+
+/* In any mode. Now and then the thread's processor goes to another thread:
+ * what the guest waits for may be a vCPU that has none. */
+#define SOFT_PAUSES_PER_YIELD 128
+void soft_pause(struct vcpu *v);
+u32 soft_pause_leaf(struct vcpu *v, u32 arg);

@@ -365,12 +365,12 @@ static bool is_dropped(u16 op)
 	}
 }
 
-/* Fences and hints that mean the same on the host. */
+/* Fences that mean the same on the host, and PAUSE. */
 static bool lower_fixed(struct lower *l, const struct insn *in)
 {
 	switch (in->row->op) {
 	case ISA_OP_PAUSE:
-		e_bytes(&l->e, (const u8[]){0xf3, 0x90}, 2);
+		lower_leaf(l, XT_LEAF_PAUSE, 0);
 		return true;
 	case ISA_OP_LFENCE:
 		e_bytes(&l->e, (const u8[]){0x0f, 0xae, 0xe8}, 3);

@@ -114,7 +114,6 @@ static bool is_plain(const struct isa_row *row)
 {
 	switch (row->op) {
 	case ISA_OP_NOP:
-	case ISA_OP_PAUSE:
 	case ISA_OP_LFENCE:
 	case ISA_OP_MFENCE:
 	case ISA_OP_SFENCE:

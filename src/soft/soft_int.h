@@ -211,7 +211,7 @@ struct vcpu {
 		u64 tlb_misses, mmio, pio, exceptions, interrupts, halts,
 			icache_misses, stub_misses, cr3_writes,
 			translations, xlat_exits[4], lockstep_checks,
-			lockstep_skips;
+			lockstep_skips, pauses, yields;
 	} stats;
 
 	/* KVM paravirtual MSRs (pvclock.c). */

@@ -9,10 +9,16 @@
  * Who changes the privilege also changes v->key by hand: from 64-bit code to
  * 64-bit code only XLAT_KEY_USER can differ.
  *
+ * PAUSE is there for machines with more vCPUs than the host has processors to
+ * give: the vCPU that another spins for may wait for the spinning one's, which
+ * the host takes away at the end of a time slice only.
+ *
  * Not here: TSC_DEADLINE and the APIC's timer (the host's timer, under a
  * lock), writes to other CRs than CR3, CPUID.
  */
 #include "soft/leaf_int.h"
+
+#include <sys/syscall.h>
 
 #include "soft/apic_int.h"
 #include "soft/soft_sys.h"
@@ -357,4 +363,31 @@ u32 soft_invlpg_reg_leaf(struct vcpu *v, u32 arg)
 	    !soft_invlpg_leaf(v, v->gpr[arg]))
 		return LEAF_T0;
 	return translations_changed(v);
+}
+
+/* ---- waiting ---- */
+
+static void yield(void)
+{
+	long rc;
+
+	__asm__ volatile("syscall"
+			 : "=a"(rc)
+			 : "a"(SYS_sched_yield)
+			 : "rcx", "r11", "memory");
+}
+
+void soft_pause(struct vcpu *v)
+{
+	__builtin_ia32_pause();
+	if (++v->stats.pauses % SOFT_PAUSES_PER_YIELD || v->vm->vcpu_count < 2)
+		return;
+	v->stats.yields++;
+	yield();
+}
+
+u32 soft_pause_leaf(struct vcpu *v, u32 arg)
+{
+	soft_pause(v);
+	return LEAF_DONE;
 }

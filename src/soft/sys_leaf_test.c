@@ -43,6 +43,7 @@ static const struct op ops[] = {
 	{"clts", soft_clts_leaf, 0, 2, {0x0f, 0x06}},
 	{"mov cr3,rbx", soft_wrcr_leaf, 3 | 3 << 4, 3, {0x0f, 0x22, 0xdb}},
 	{"invlpg [rbx]", soft_invlpg_reg_leaf, 3, 3, {0x0f, 0x01, 0x3b}},
+	{"pause", soft_pause_leaf, 0, 2, {0xf3, 0x90}},
 };
 
 static u64 random_pointer(u64 *seed)
@@ -275,6 +276,22 @@ static void a_jump_cache_of_another_mode_is_left_to_the_dispatcher(void **state)
 	tv_free(t);
 }
 
+static void a_spinning_vcpu_yields_where_there_are_others(void **state)
+{
+	struct testvm *t = lv_new();
+	struct vcpu *v = t->v;
+	u32 count = v->vm->vcpu_count;
+
+	for (unsigned i = 0; i < 4 * SOFT_PAUSES_PER_YIELD; i++) {
+		v->vm->vcpu_count = i < 2 * SOFT_PAUSES_PER_YIELD ? 1 : 3;
+		assert_int_equal(soft_pause_leaf(v, 0), LEAF_DONE);
+	}
+	assert_int_equal(v->stats.pauses, 4 * SOFT_PAUSES_PER_YIELD);
+	assert_int_equal(v->stats.yields, 2);
+	v->vm->vcpu_count = count;
+	tv_free(t);
+}
+
 static bool serializes(const struct op *op)
 {
 	return op->fn == soft_iretq_leaf || op->fn == soft_wrmsr_leaf ||
@@ -383,6 +400,7 @@ int main(void)
 		cmocka_unit_test(eoi_of_an_edge_interrupt_lets_the_next_in),
 		cmocka_unit_test(
 			doubts_send_serializing_operations_to_the_interpreter),
+		cmocka_unit_test(a_spinning_vcpu_yields_where_there_are_others),
 		cmocka_unit_test(rdtsc_counts_on_and_obeys_tsd),
 	};
 

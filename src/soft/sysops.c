@@ -589,7 +589,7 @@ const struct soft_op_entry soft_ops_sys[] = {
 	{ISA_OP_INVD, sys_serialize}, {ISA_OP_CLFLUSH, sys_clflush},
 	{ISA_OP_CLFLUSHOPT, sys_clflush}, {ISA_OP_CLWB, sys_clflush},
 	{ISA_OP_CLZERO, sys_clzero}, {ISA_OP_CLAC, sys_clac},
-	{ISA_OP_STAC, sys_clac}, {ISA_OP_PAUSE, sys_nop},
+	{ISA_OP_STAC, sys_clac}, {ISA_OP_PAUSE, sys_pause},
 	{ISA_OP_NOP, sys_nop}, {ISA_OP_PREFETCH, sys_nop},
 	{ISA_OP_PREFETCHW, sys_nop}, {ISA_OP_PREFETCHNTA, sys_nop},
 	{ISA_OP_PREFETCHT0, sys_nop}, {ISA_OP_PREFETCHT1, sys_nop},

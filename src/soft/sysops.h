@@ -29,6 +29,7 @@ void sys_xsetbv(struct vcpu *v, const struct insn *in);
 void sys_rdbase(struct vcpu *v, const struct insn *in);
 void sys_wrbase(struct vcpu *v, const struct insn *in);
 void sys_nop(struct vcpu *v, const struct insn *in);
+void sys_pause(struct vcpu *v, const struct insn *in);
 void sys_serialize(struct vcpu *v, const struct insn *in);
 void sys_clflush(struct vcpu *v, const struct insn *in);
 void sys_clzero(struct vcpu *v, const struct insn *in);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fast system calls, MSRs, CPUID, time, ports, XCR0 and cache control.
  * SDM 2; APM 3 for what AMD does differently in SYSCALL and SYSENTER. */
+#include "soft/leaf.h"
 #include "soft/sysops.h"
 #include "soft/xlat.h"
 
@@ -55,7 +56,8 @@ void sys_sysenter(struct vcpu *v, const struct insn *in)
 	if (!v->is_protected || !sel)
 		soft_gp(v, 0);
 	v->rflags_sys &= ~(X86_FL_VM | X86_FL_IF | X86_FL_RF);
-	soft_set_flat(v, X86_CS, sel, v->is_long ? SOFT_ATTR_CODE64 : SOFT_ATTR_CODE32, 0);
+	soft_set_flat(v, X86_CS, sel,
+		      v->is_long ? SOFT_ATTR_CODE64 : SOFT_ATTR_CODE32, 0);
 	soft_set_flat(v, X86_SS, sel + 8, SOFT_ATTR_DATA, 0);
 	v->gpr[X86_RSP] = v->is_long ? v->sysenter_esp : (u32)v->sysenter_esp;
 	v->next_rip = v->is_long ? v->sysenter_eip : (u32)v->sysenter_eip;
@@ -75,8 +77,9 @@ void sys_sysexit(struct vcpu *v, const struct insn *in)
 	if (to_64 && (!soft_is_canonical(rip) || !soft_is_canonical(rsp)))
 		soft_gp(v, 0);
 	soft_set_flat(v, X86_CS, (sel + (to_64 ? 32 : 16)) | 3,
-		 to_64 ? SOFT_ATTR_CODE64 : SOFT_ATTR_CODE32, 3);
-	soft_set_flat(v, X86_SS, (sel + (to_64 ? 40 : 24)) | 3, SOFT_ATTR_DATA, 3);
+		      to_64 ? SOFT_ATTR_CODE64 : SOFT_ATTR_CODE32, 3);
+	soft_set_flat(v, X86_SS, (sel + (to_64 ? 40 : 24)) | 3, SOFT_ATTR_DATA,
+		      3);
 	v->gpr[X86_RSP] = to_64 ? rsp : (u32)rsp;
 	v->next_rip = to_64 ? rip : (u32)rip;
 	soft_mode_changed(v);
@@ -273,6 +276,11 @@ void sys_wrbase(struct vcpu *v, const struct insn *in)
 
 void sys_nop(struct vcpu *v, const struct insn *in)
 {
+}
+
+void sys_pause(struct vcpu *v, const struct insn *in)
+{
+	soft_pause(v);
 }
 
 void sys_serialize(struct vcpu *v, const struct insn *in)

@@ -319,6 +319,7 @@ static const struct {
 	{XT_LEAF_CLTS, soft_clts_leaf},
 	{XT_LEAF_WRCR, soft_wrcr_leaf},
 	{XT_LEAF_INVLPG, soft_invlpg_reg_leaf},
+	{XT_LEAF_PAUSE, soft_pause_leaf},
 };
 
 void xlat_make_thunks(struct xlat *x)

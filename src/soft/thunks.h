@@ -43,6 +43,7 @@ enum xlat_thunk {
 	XT_LEAF_CLTS,
 	XT_LEAF_WRCR,
 	XT_LEAF_INVLPG,
+	XT_LEAF_PAUSE,
 	XT_COUNT,
 };
 
