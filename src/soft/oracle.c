@@ -7,6 +7,7 @@
  * until RIP moves. A batch ends by restoring the frame of the breakpoint.
  */
 #include <asm/ldt.h>
+#include <asm/prctl.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -206,7 +207,7 @@ static bool set_ldts(void)
 	       set_ldt(ORACLE_CS16, ORACLE_CODE, 0xffff, true) &&
 	       set_ldt(ORACLE_DS16, ORACLE_DATA - ORACLE_DATA16,
 		       ORACLE_DATA16_LIMIT, false) &&
-	       set_ldt(ORACLE_GS32, ORACLE_GS32_BASE, ~0u, false);
+	       set_ldt(ORACLE_GS32, ORACLE_GS_BASE, ~0u, false);
 }
 
 /* 64-bit code, this one included, does not look at them. */
@@ -220,6 +221,8 @@ static void load_data_segments(u8 mode)
 			 :
 			 : "r"(sel),
 			   "r"(mode == X86_MODE_32 ? ORACLE_GS32 : 0));
+	if (mode == X86_MODE_64)
+		syscall(SYS_arch_prctl, ARCH_SET_GS, (u64)ORACLE_GS_BASE);
 }
 
 static bool map_at(u64 address, size_t bytes, int protection)

@@ -29,9 +29,9 @@
 #define ORACLE_DS32 0x0f
 #define ORACLE_CS16 0x17
 #define ORACLE_DS16 0x1f
-/* GS of 32-bit code: flat but for its base. FS is the C library's. */
-#define ORACLE_GS32	 0x27
-#define ORACLE_GS32_BASE 0x123u
+/* GS of 64- and 32-bit code: flat but for its base. FS is the C library's. */
+#define ORACLE_GS32    0x27
+#define ORACLE_GS_BASE 0x123u
 
 #define ORACLE_NO_FAULT 0xff
 

@@ -64,6 +64,7 @@ static void guest_segments(struct vcpu *v)
 		v->segs[i] = (struct soft_seg){.limit = ~0u, .sel = 0x2b};
 		v->segs[i].attr = 3 | SEG_S | 3 << 5 | SEG_P | SEG_DB | SEG_G;
 	}
+	v->segs[X86_GS].base = ORACLE_GS_BASE;
 	v->segs[X86_CS].sel = 0x33;
 	v->segs[X86_CS].attr = 11 | SEG_S | 3 << 5 | SEG_P | SEG_L | SEG_G;
 }
@@ -167,7 +168,7 @@ void oracle_guest_set_mode(struct oracle_guest *g, u8 mode)
 	}
 	if (mode == X86_MODE_32)
 		v->segs[X86_GS] =
-			segment(ORACLE_GS32, ORACLE_GS32_BASE, ~0u, false);
+			segment(ORACLE_GS32, ORACLE_GS_BASE, ~0u, false);
 	soft_mode_changed(v);
 	ASSERT(v->code_mode == mode);
 }
@@ -387,7 +388,7 @@ void oracle_random_code(struct oracle_case *c, const struct isa_row *row)
 
 	for (unsigned i = 0; i < 16; i++)
 		c->code[i] = oracle_rnd() >> 13;
-	if (is_mem && c->mode == X86_MODE_32 && oracle_one_in(8))
+	if (is_mem && c->mode != X86_MODE_16 && oracle_one_in(8))
 		*p++ = 0x65;
 	if (is_vex) {
 		unsigned w =
@@ -451,11 +452,11 @@ static bool aim(struct oracle_case *c, const struct insn *in, u64 target)
 	unsigned disp_len = in->asize == 2 ? 2 : 4;
 	u64 rest = target - (u64)(i64)in->disp;
 
-	if (in->seg == X86_FS || (in->seg == X86_GS && c->mode != X86_MODE_32))
+	if (in->seg == X86_FS || (in->seg == X86_GS && c->mode == X86_MODE_16))
 		return false;
 	if (in->seg == X86_GS) {
-		target -= ORACLE_GS32_BASE;
-		rest -= ORACLE_GS32_BASE;
+		target -= ORACLE_GS_BASE;
+		rest -= ORACLE_GS_BASE;
 	}
 	if (in->base == X86_REG_RIP || in->base == X86_REG_NONE) {
 		u32 disp = (u32)(target - (in->base == X86_REG_RIP

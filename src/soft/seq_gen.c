@@ -91,8 +91,7 @@ bool seq_names(const struct insn *in, unsigned reg)
 
 static bool is_rip_relative(const struct insn *in)
 {
-	return in->base == X86_REG_RIP && in->seg != X86_FS &&
-	       in->seg != X86_GS;
+	return in->base == X86_REG_RIP && in->seg != X86_FS;
 }
 
 static bool is_fit(const struct insn *in, unsigned counter)

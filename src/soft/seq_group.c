@@ -30,8 +30,8 @@ struct layout {
 
 static bool is_prefix(u8 byte)
 {
-	return byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 ||
-	       byte == 0xf3;
+	return byte == 0x65 || byte == 0x66 || byte == 0x67 || byte == 0xf0 ||
+	       byte == 0xf2 || byte == 0xf3;
 }
 
 static void find_layout(struct layout *l, const u8 *bytes,
@@ -205,9 +205,13 @@ static bool random_access(struct seq_item *it, struct insn *in, u8 mode,
 			return false;
 		oracle_random_code(&c, row);
 	}
+	if (oracle_one_in(10)) {
+		memmove(c.code + 1, c.code, X86_INSN_MAX);
+		c.code[0] = 0x65; /* GS */
+	}
 	if (x86_decode(in, c.code, X86_INSN_MAX, mode, features) <= 0 ||
 	    (row && in->row != row) || !in->is_mem || !in->has_modrm ||
-	    in->asize < 4 || in->seg == X86_FS || in->seg == X86_GS ||
+	    in->asize < 4 || in->seg == X86_FS ||
 	    !seq_is_row_used(in->row, features, mode))
 		return false;
 	memcpy(it->bytes, c.code, in->len);
