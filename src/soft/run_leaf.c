@@ -96,8 +96,8 @@ const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index)
 	v->key_extra = e->key & XLAT_KEY_NOGROUP;
 	block = xlat_link(x, exit_index);
 	xlat_unlock(x);
-	if (!block)
-		return NULL;
+	if (!block) /* two pages' block, perhaps: those are not linked */
+		return v->key_extra ? NULL : xlat_jc_miss_leaf(v, v->rip);
 	v->key_extra = 0;
 	return xlat_code_rx(x) + xlat_block_get(x, block)->entry_indirect;
 }

@@ -145,8 +145,8 @@ static void form(struct former *f, const u8 *bytes2, unsigned off)
 		if (rc == X86_DECODE_SHORT) {
 			if (t->n == 0)
 				form_crossing(f, bytes2, off);
-			else
-				end_at(t, XLAT_END_NEXT, off);
+			else /* its block depends on two pages: no link */
+				end_at(t, XLAT_END_PAGE, off);
 			return;
 		}
 		if (rc <= 0 || !xlat_can_lower(in, f->key)) {

@@ -33,8 +33,9 @@ struct xlat_insn {
 enum xlat_trace_end {
 	XLAT_END_BRANCH, /* the last instruction branches unconditionally */
 	XLAT_END_NEXT, /* go on at next_off in this page (not in the trace) */
-	XLAT_END_PAGE, /* go on at the next page's first byte: next_off is
-			  4096, or more behind a page-crossing instruction */
+	XLAT_END_PAGE, /* go on at the next page's first byte, or at an
+			  instruction that crosses into it, or behind one:
+			  next_off may be 4096 or more */
 	XLAT_END_INTERP, /* the instruction at next_off is the interpreter's */
 };
 

@@ -158,7 +158,7 @@ static void instruction_across_the_page_end_stands_alone(void **state)
 
 	/* nop; mov eax, 1 */
 	t = BUILD(f, 4093, 0, 0x90, 0xb8, 1, 0, 0, 0);
-	expect_end(t, XLAT_END_NEXT, 1, 4094);
+	expect_end(t, XLAT_END_PAGE, 1, 4094);
 	assert_int_equal(t->end_live, ISA_ALLF);
 	assert_true(t->page2 == XLAT_NO_GPA);
 	xlat_trace_build(t, f->page, f->next, 4094, 0, &all);
