@@ -141,6 +141,16 @@ u32 xlat_next_cold(const struct xlat *x)
 	return x->cold_next;
 }
 
+u32 xlat_next_block(const struct xlat *x)
+{
+	return atomic_load(&x->block_count);
+}
+
+struct slots *xlat_slots_of(struct xlat *x, gpa_t gpa)
+{
+	return slots_wanted(&x->slots, gpa) ? &x->slots : NULL;
+}
+
 u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_exits,
 		 u32 max_faults)
 {
@@ -348,6 +358,7 @@ void xlat_flush_all(struct xlat *x)
 	xlat_lock(x);
 	count = atomic_load(&x->block_count);
 	smc_reset(x, count);
+	slots_reset(&x->slots);
 	clear_array(x->heads, HEADS_BYTES);
 	clear_array(x->sets, SETS_BYTES);
 	clear_array(x->blocks, BLOCKS_BYTES);
@@ -430,6 +441,8 @@ void xlat_get_stats(struct xlat *x, struct xlat_stats *out)
 {
 	xlat_lock(x);
 	*out = x->stats;
+	out->promotions = x->slots.promotions;
+	out->demotions = x->slots.demotions;
 	out->code_bytes = x->code_next - XLAT_THUNK_BYTES + x->cold_next -
 			  XLAT_COLD_START(x->code.size);
 	xlat_unlock(x);

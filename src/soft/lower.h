@@ -15,6 +15,7 @@
 #include "soft/encode.h"
 #include "soft/group.h"
 #include "soft/regmap.h"
+#include "soft/slots.h"
 #include "soft/trace.h"
 
 /* With what generated code returns to xlat_run: v->exit_kind. v->rip is the
@@ -52,6 +53,7 @@ struct cold {
 	u16 off;       /* guest offset in the page */
 	u32 site;      /* rel32 of the jump that leads here */
 	u32 back;
+	u32 slot; /* LOOKUP, GROUP: offset in the space; 0: none */
 	i64 disp;
 };
 
@@ -67,6 +69,8 @@ struct lower {
 	bool keeps_s0;	/* the current instruction leaves it there */
 	u8 poll_behind; /* instructions until a poll is due; 0: none */
 	u32 cold;	/* where cold code goes: LOWER_CODE_MAX bytes */
+	struct slots *slots; /* NULL: accesses look into the TLB at once */
+	u32 block;	     /* index that the block will have */
 	u32 first_exit; /* index that exits[0] will have */
 	u32 exit_count, fault_count, cold_count;
 	bool is_refused; /* something that cannot be lowered: give up */

@@ -84,6 +84,20 @@ static void add_exit(struct lower *l, u32 site, u16 target, u32 key)
 		l->exit_count++;
 }
 
+/* Calls the thunk that fills the access's slot, or its TLB entry; of each of
+ * them the first is given. */
+static void call_fill(struct lower *l, const struct cold *c, unsigned slot,
+		      unsigned tlb)
+{
+	unsigned thunk = tlb + (l->is_user ? 2 : 0);
+
+	if (c->slot) {
+		e_mov_ri(&l->e, S1, c->slot);
+		thunk = slot;
+	}
+	e_call(&l->e, l->thunks[thunk + (c->arg ? 1 : 0)]);
+}
+
 static void emit_cold(struct lower *l, const struct cold *c)
 {
 	struct emit *e = &l->e;
@@ -96,16 +110,12 @@ static void emit_cold(struct lower *l, const struct cold *c)
 	switch (c->kind) {
 	case COLD_LOOKUP:
 		/* The thunk reads the offset behind the jump. */
-		e_call(e,
-		       l->thunks[(c->arg ? XT_SLOW_W_SUPER : XT_SLOW_R_SUPER) +
-				 (l->is_user ? 2 : 0)]);
+		call_fill(l, c, XT_SLOT_R, XT_SLOW_R_SUPER);
 		e_jmp(e, c->back);
 		e_w(e, c->off);
 		break;
 	case COLD_GROUP:
-		e_call(e, l->thunks[(c->arg ? XT_GROUP_W_SUPER
-					    : XT_GROUP_R_SUPER) +
-				    (l->is_user ? 2 : 0)]);
+		call_fill(l, c, XT_SLOT_GROUP_R, XT_GROUP_R_SUPER);
 		e_jmp(e, c->back);
 		if (l->t->key & XLAT_KEY_LOCKSTEP) {
 			e_mov_ri(e, S0, c->off);

@@ -12,7 +12,9 @@
  *	add  rax, hva_page(rcx)
  *
  * tag is tag_r for loads, tag_w for stores and read-modify-write. The cold
- * code has the entry filled and comes back behind the lea.
+ * code has the entry filled and comes back behind the lea. Where code runs
+ * often (slots.h) the access has a slot of its own in front of the TLB, at a
+ * constant place, and rorx and and are not needed.
  */
 #include "soft/lower.h"
 
@@ -164,28 +166,62 @@ static struct emem tlb_field(const struct lower *l, i32 field)
 	return m;
 }
 
-static struct cold *emit_lookup(struct lower *l, bool is_write, unsigned size,
-				unsigned to, unsigned kind)
+/* A field of the slot at this offset. */
+static struct emem slot_field(u32 slot, i32 field)
+{
+	struct emem m = m_b(H_NONE, (i32)slot + field);
+
+	m.is_gs = true;
+	return m;
+}
+
+/* Where an access finds its page. */
+struct place {
+	struct emem tag, hva;
+	u32 slot; /* 0: in the TLB */
+};
+
+static struct place place_of(struct lower *l, bool is_write)
 {
 	i32 tag = is_write ? offsetof(struct soft_tlb_entry, tag_w)
 			   : offsetof(struct soft_tlb_entry, tag_r);
-	i32 hva = offsetof(struct soft_tlb_entry, hva_page);
+	struct place p = {.slot = 0};
+
+	if (l->slots && l->is_user)
+		p.slot = slots_take(l->slots, is_write,
+				    l->t->page + l->i->off, l->block);
+	if (p.slot) {
+		p.tag = slot_field(p.slot, offsetof(struct soft_slot, tag));
+		p.hva = slot_field(p.slot,
+				   offsetof(struct soft_slot, hva_page));
+		return p;
+	}
+	e_rorx(&l->e, S1, S0, 7, l->has_bmi2);
+	e_alu_ri(&l->e, 4, ALU_AND, S1, (SOFT_TLB_ENTRIES - 1) << 5);
+	p.tag = tlb_field(l, tag);
+	p.hva = tlb_field(l, offsetof(struct soft_tlb_entry, hva_page));
+	return p;
+}
+
+static struct cold *emit_lookup(struct lower *l, bool is_write, unsigned size,
+				unsigned to, unsigned kind)
+{
 	u32 back = l->e.pos;
+	struct place p = place_of(l, is_write);
 	struct cold *c;
 
 	if (!size || size > GROUP_SPAN)
 		l->is_refused = true;
-	e_rorx(&l->e, S1, S0, 7, l->has_bmi2);
-	e_alu_ri(&l->e, 4, ALU_AND, S1, (SOFT_TLB_ENTRIES - 1) << 5);
-	e_alu_rm(&l->e, 8, ALU_SUB, S0, tlb_field(l, tag));
+	e_alu_rm(&l->e, 8, ALU_SUB, S0, p.tag);
 	e_alu_ri(&l->e, 8, ALU_CMP, S0, (i32)(PAGE_BYTES - size));
 	c = lower_cold(l, kind, e_jcc(&l->e, CC_A, 0));
 	c->arg = is_write;
 	c->back = back;
+	c->slot = p.slot;
 	if (to == S0) {
-		e_alu_rm(&l->e, 8, ALU_ADD, S0, tlb_field(l, hva));
+		e_alu_rm(&l->e, 8, ALU_ADD, S0, p.hva);
 	} else {
-		e_load(&l->e, 8, S1, tlb_field(l, hva));
+		e_load(&l->e, 8, S1, p.hva);
 		e_alu_rr(&l->e, 8, ALU_ADD, S1, S0);
 	}
 	l->flags_in_regs = false;

@@ -10,6 +10,7 @@
  *	[rsp + constant]	a field of struct vcpu
  *	[rsp + rcx + field]	an entry of the supervisor's TLB, jump cache
  *	gs:[rcx + field]	of the user's
+ *	gs:[constant]		a field of a slot
  *	[register]		what the lookup in front of it found
  */
 #include "soft/lower.h"
@@ -57,6 +58,17 @@ static bool is_tlb_page(const struct verify *v, i64 off)
 			    offsetof(struct soft_tlb_entry, hva_page));
 }
 
+/* A slot's field, and is it the host address? */
+static bool is_slot_field(const struct insn *in, bool *out_is_page)
+{
+	u64 off = (u64)in->disp - offsetof(struct soft_space, slots);
+
+	*out_is_page = off % sizeof(struct soft_slot) ==
+		       offsetof(struct soft_slot, hva_page);
+	return in->index == X86_REG_NONE && in->mem_size == 8 && !(off % 8) &&
+	       off < sizeof(((struct soft_space *)NULL)->slots);
+}
+
 static const char *check_memory(struct verify *v)
 {
 	const struct insn *in = &v->in;
@@ -64,6 +76,14 @@ static const char *check_memory(struct verify *v)
 
 	if (in->asize != 8 || in->seg == X86_FS)
 		return "an address of another kind";
+	if (in->seg == X86_GS && in->base == X86_REG_NONE) {
+		bool is_page;
+
+		if (!is_slot_field(in, &is_page))
+			return "an operand of GS that is no slot's";
+		v->has_lookup |= is_page;
+		return NULL;
+	}
 	if (in->seg == X86_GS) {
 		v->has_lookup |= is_tlb_page(v, disp);
 		return in->base == X86_RCX && in->index == X86_REG_NONE &&
@@ -163,6 +183,7 @@ static void skip_offset(struct verify *v, u32 at)
 
 		for (unsigned k = XT_SLOW_R_SUPER; k <= XT_SLOW_W_USER; k++)
 			is_slow_call |= t[k] == to;
+		is_slow_call |= to == t[XT_SLOT_R] || to == t[XT_SLOT_W];
 	} else if (v->is_behind_slow) {
 		v->pos += 2;
 	}

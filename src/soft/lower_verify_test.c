@@ -10,6 +10,7 @@ static u32 thunks[XT_COUNT];
 static struct xlat_trace t;
 static struct lower l;
 static struct isa_features host;
+static struct slots slots;
 
 /* push rdx; mov eax, [rbx + 8]; add [rsi], rax; jmp [rdi] */
 static const u8 guest[] = {0x52, 0x8b, 0x43, 8, 0x48, 0x01, 0x06, 0xff, 0x27};
@@ -21,7 +22,7 @@ static const char *verify(struct xlat_block *b)
 	return lower_verify(&l, b, &host, &at);
 }
 
-static struct xlat_block emit(u32 key)
+static struct xlat_block emit(u32 key, bool has_slots)
 {
 	static u8 page[PAGE_BYTES];
 	struct xlat_block b = {0};
@@ -36,6 +37,7 @@ static struct xlat_block emit(u32 key)
 			    .pos = XLAT_THUNK_BYTES,
 			    .end = XLAT_THUNK_BYTES + LOWER_CODE_MAX};
 	l.t = &t;
+	l.slots = has_slots ? &slots : NULL;
 	l.thunks = thunks;
 	l.cold = XLAT_THUNK_BYTES + LOWER_CODE_MAX;
 	l.has_bmi2 = __builtin_cpu_supports("bmi2");
@@ -46,16 +48,19 @@ static struct xlat_block emit(u32 key)
 static void emitted_code_passes(void **state)
 {
 	for (u32 key = 0; key < 2; key++) {
-		struct xlat_block b = emit(key);
+		struct xlat_block b = emit(key, false);
 
 		assert_null(verify(&b));
+		b = emit(key, true);
+		assert_null(verify(&b));
 	}
+	assert_true(slots.next[0] && slots.next[1]);
 }
 
 /* Puts n bytes in front of all, with room for them. */
 static void refused(const u8 *bytes, unsigned n, const char *what)
 {
-	struct xlat_block b = emit(0);
+	struct xlat_block b = emit(0, false);
 	const char *got;
 
 	memset(code + b.code, 0x90, 16);
@@ -96,6 +101,10 @@ static void other_code_is_refused(void **state)
 	REFUSED("an indexed operand that is no table's", 0x48, 0x8b, 0x04,
 		0x0c);
 	REFUSED("an operand of GS that is no table's", 0x65, 0x48, 0x8b, 0x00);
+	REFUSED("an operand of GS that is no slot's", 0x65, 0x48, 0x8b, 0x04,
+		0x25, 0, 0, 0, 0);
+	REFUSED("an operand of GS that is no slot's", 0x65, 0x48, 0x8b, 0x04,
+		0x25, 0, 0, 0, 0x10);
 	REFUSED("an address of another kind", 0x64, 0x48, 0x8b, 0x01);
 	REFUSED("bytes that are no instruction", 0x06);
 }

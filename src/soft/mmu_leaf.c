@@ -515,6 +515,9 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	struct soft_tlb_entry *e = &t->tlb[i];
 	unsigned base = is_user ? 0 : SOFT_SUPER;
 	gva_t page = va & ~0xfffull;
+	bool is_same = e->tag_r == page &&
+		       e->hva_page == (u64)(uintptr_t)host_page;
+	bool had_w = e->tag_w == page;
 
 	if (page_is_watched(v, va))
 		return;
@@ -546,6 +549,10 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	/* A page gets its copy when it is first written. */
 	if (v->on_copies && !(how & SOFT_W))
 		e->tag_w = SOFT_TLB_EMPTY;
+	/* What was there is no longer so; nor may slots say it. */
+	if (is_user && soft_slots_have_page(t, va) &&
+	    (!is_same || (had_w && e->tag_w != page)))
+		soft_slots_clear(t);
 }
 
 /* Walks for generated code; false: the interpreter's business. */

@@ -5,6 +5,7 @@
  * mode and in compatibility mode with flat 32-bit and with 16-bit segments.
  */
 #include "soft/oracle_cases.h"
+#include "soft/slotsvm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,6 +74,7 @@ static void add_translator(struct oracle_guest *g, const struct mem_slot *slot)
 {
 	g->vm->xlat = xlat_new(g->vm, 64 * MIB, NULL);
 	ASSERT(g->vm->xlat);
+	slots_force_by_env(g->vm);
 	g->vm->vcpus[0] = g->v;
 	g->vm->vcpu_count = 1;
 	smc_slot_changed(g->vm->xlat, slot, true);

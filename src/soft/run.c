@@ -77,6 +77,13 @@ static u32 used_bytes(const struct xlat_trace *t)
 	return t->end - t->first;
 }
 
+/* NULL: the block has none. */
+static struct slots *slots_of(struct xlat *x, const struct xlat_trace *t)
+{
+	return t->key & XLAT_KEY_USER ? xlat_slots_of(x, t->page + t->first)
+				      : NULL;
+}
+
 /* Emits and enters the block of s->t; NULL: no room, or not to be lowered. */
 static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 				     bool *out_is_full)
@@ -104,6 +111,8 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	s->l.thunks = xlat_thunk_table(x);
 	s->l.has_bmi2 = __builtin_cpu_supports("bmi2");
 	s->l.first_exit = xlat_next_exit(x);
+	s->l.slots = slots_of(x, t);
+	s->l.block = xlat_next_block(x);
 	if (!lower_trace(&s->l, &b))
 		return NULL;
 	b.hash = xlat_hash(s->page + t->first, b.bytes);
@@ -127,12 +136,16 @@ static bool lines_equal(const u8 *a, const u8 *b, u64 lines)
 }
 
 /* Ends the trace where a block begins: the same code twice costs the host's
- * caches more than a jump does. */
+ * caches more than a jump does. A block that is made anew for its slots stays
+ * as long as it was. */
 static void cut_at_block(struct xlat *x, struct xlat_trace *t)
 {
+	const struct slots *s = slots_of(x, t);
+	unsigned keep = s ? slots_length(s, t->page + t->first) : 0;
+
 	if (t->page2 != XLAT_NO_GPA || t->key & XLAT_KEY_LOCKSTEP)
 		return;
-	for (unsigned i = 1; i < t->n; i++) {
+	for (unsigned i = MAX(keep, 1u); i < t->n; i++) {
 		if (xlat_find(x, t->page + t->insns[i].off, XLAT_NO_GPA,
 			      t->key)) {
 			xlat_trace_cut(t, i);
@@ -370,6 +383,9 @@ static void run_translated(struct vcpu *v)
 	switch (v->exit_kind) {
 	case XLAT_EXIT_INTERP:
 		soft_interp_one(v);
+		break;
+	case XLAT_EXIT_KICK:
+		slots_kicked(v);
 		break;
 	case XLAT_EXIT_FAULT:
 		soft_raise_host_trap(v, (unsigned)v->exit_arg);

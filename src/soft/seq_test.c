@@ -99,13 +99,16 @@ static struct {
 	struct vcpu *v[2];
 	volatile unsigned runs;
 	unsigned seen;
+	volatile bool is_stopped;
 } watched;
 
 static void on_tick(int sig)
 {
-	if (watched.seen == watched.runs)
+	if (watched.seen == watched.runs) {
+		watched.is_stopped = true;
 		for (unsigned i = 0; i < 2; i++)
 			soft_kick(watched.v[i]);
+	}
 	watched.seen = watched.runs;
 }
 
@@ -131,6 +134,7 @@ static void run_guest(struct machines *m, struct oracle_guest *g,
 		      const struct oracle_case *c, void (*run)(struct vcpu *v))
 {
 	watched.runs++;
+	watched.is_stopped = false;
 	atomic_store(&g->v->go, SOFT_GO);
 	oracle_guest_run(g, c, &m->got, run);
 }
@@ -180,6 +184,16 @@ static bool is_wild(struct machines *m, const struct oracle_case *c)
 	return is_wild;
 }
 
+/* Misses of slots kick, see slots.h. */
+static void run_translated(struct vcpu *v)
+{
+	xlat_run(v);
+	while (soft_is_kicked(v) && !watched.is_stopped) {
+		atomic_store(&v->go, SOFT_GO);
+		xlat_run(v);
+	}
+}
+
 /* What differs, or NULL. */
 static const char *compare(struct machines *m, const struct seq *s,
 			   struct oracle_case *c)
@@ -201,7 +215,7 @@ static const char *compare(struct machines *m, const struct seq *s,
 	if (is_flushed)
 		soft_tlb_flush(m->t1.v, false);
 	m->tier = "translated";
-	run_guest(m, &m->t1, c, xlat_run);
+	run_guest(m, &m->t1, c, run_translated);
 	if (c->out.fault == X86_VEC_GP && !soft_is_canonical(m->got.rip))
 		return NULL; /* generated code faults behind the branch */
 	if (is_complete(s, c)) {

@@ -217,6 +217,8 @@ static void drop_in(struct soft_space *s, gpa_t page, bool is_all)
 
 	if (!s->is_ready || (!is_all && !(s->w_pages[h / 64] >> (h % 64) & 1)))
 		return;
+	/* Slots may hold pages whose entries others have taken. */
+	soft_slots_clear(s);
 	memset(s->w_pages, 0, sizeof(s->w_pages));
 	SOFT_TLB_FOR_CHUNKS (s, chunk) {
 		struct soft_tlb_entry *e = &s->tlb[SOFT_TLB_CHUNK * chunk];

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "soft/slotsvm.h"
 #include "soft/apic_int.h"
 #include "soft/soft_int.h"
 #include "x86/cpuid.h"
@@ -142,6 +143,7 @@ static inline struct smpvm *smp_new(u32 n)
 	cfg.mem = t->mem;
 	cfg.cpuid = t->cpuid;
 	assert_int_equal(engine_soft.vm_create(&cfg, &t->vm, &err), 0);
+	slots_force_by_env(t->vm);
 	smp_tables(t);
 	for (u32 i = 0; i < n; i++)
 		smp_vcpu_init(t, i);

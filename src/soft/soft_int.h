@@ -211,7 +211,7 @@ struct vcpu {
 		u64 tlb_misses, mmio, pio, exceptions, interrupts, halts,
 			icache_misses, stub_misses, cr3_writes,
 			translations, xlat_exits[4], lockstep_checks,
-			lockstep_skips, pauses, yields;
+			lockstep_skips, pauses, yields, slot_misses;
 	} stats;
 
 	/* KVM paravirtual MSRs (pvclock.c). */
@@ -235,6 +235,7 @@ struct vcpu {
 	bool fpu_loaded;	 /* between soft_fpu_enter and soft_fpu_leave */
 	char error[256]; /* for VCPU_EXIT_ERROR */
 
+	struct slots_seen slots;
 	/* In generated code's reach from RSP; the last, because large. */
 	struct soft_space super;
 };

@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 
+#include "soft/slotsvm.h"
 #include "soft/soft_int.h"
 #include "x86/cpuid.h"
 
@@ -82,6 +83,7 @@ static inline struct testvm *tv_machine(void)
 	cfg.mem = t.mem;
 	cfg.cpuid = t.cpuid;
 	assert_int_equal(engine_soft.vm_create(&cfg, &t.vm, &err), 0);
+	slots_force_by_env(t.vm);
 	return &t;
 }
 

@@ -185,30 +185,21 @@ static void call_c(struct thunks *t, const void *fn)
 	e_op_rr(&t->e, 4, 0xff, 2, S0);
 }
 
-/* How a COLD_LOOKUP calls: RAX = va - tag, RCX = byte offset of the entry;
- * behind the call a jmp rel32 back, then the guest offset. Comes back with
- * RAX = va. */
-static void make_slow(struct thunks *t, enum xlat_thunk k, bool is_write,
-		      bool is_user, bool is_group)
+/* How a COLD_LOOKUP calls: RAX = va - tag, RCX = byte offset of the entry, or
+ * of the slot in the space; behind the call a jmp rel32 back, then the guest
+ * offset. Comes back with RAX = va; RAX += tag has been done here. */
+static void make_fill(struct thunks *t, const void *fn, bool is_write,
+		      bool is_group)
 {
 	struct emit *e = &t->e;
-	i32 tag = is_write ? offsetof(struct soft_tlb_entry, tag_w)
-			   : offsetof(struct soft_tlb_entry, tag_r);
-	struct emem m = m_bi(ENV, S1, 0, ENV_OFF(super.tlb) + tag + 8);
 	u32 fail;
 
-	if (is_user) {
-		m = m_b(S1, (i32)offsetof(struct soft_space, tlb) + tag);
-		m.is_gs = true;
-	}
-	begin(t, k);
-	e_alu_rm(e, 8, ALU_ADD, S0, m);
 	store_gprs(t, XLAT_CALLER_SAVED, 8);
 	push(e, S0); /* keeps va, and aligns */
 	e_lea(e, 8, H_RDI, m_b(ENV, 16));
 	e_mov(e, 8, H_RSI, S0);
 	e_mov_ri(e, H_RDX, is_write ? SOFT_W : SOFT_R);
-	call_c(t, (const void *)soft_tlb_fill_leaf);
+	call_c(t, fn); /* RCX is an argument, too */
 	load_gprs(t, XLAT_CALLER_SAVED, 16);
 	e_op_rr(e, 1, 0x84, S0, S0);
 	pop(e, S0);
@@ -224,6 +215,115 @@ static void make_slow(struct thunks *t, enum xlat_thunk k, bool is_write,
 	e_op_rm(e, 4, 0x0fb7, S0, m_b(S1, 5));
 	e_mov_ri(e, S1, XLAT_EXIT_INTERP);
 	e_jmp(e, t->at[XT_EXIT]);
+}
+
+static void make_slow(struct thunks *t, enum xlat_thunk k, bool is_write,
+		      bool is_user, bool is_group)
+{
+	i32 tag = is_write ? offsetof(struct soft_tlb_entry, tag_w)
+			   : offsetof(struct soft_tlb_entry, tag_r);
+	struct emem m = m_bi(ENV, S1, 0, ENV_OFF(super.tlb) + tag + 8);
+
+	if (is_user) {
+		m = m_b(S1, (i32)offsetof(struct soft_space, tlb) + tag);
+		m.is_gs = true;
+	}
+	begin(t, k);
+	e_alu_rm(&t->e, 8, ALU_ADD, S0, m);
+	make_fill(t, (const void *)soft_tlb_fill_leaf, is_write, is_group);
+}
+
+static struct emem m_gs(unsigned base, size_t offset)
+{
+	struct emem m = m_b(base, (i32)offset);
+
+	m.is_gs = true;
+	return m;
+}
+
+#define SLOT_TAG(r) m_gs(r, offsetof(struct soft_slot, tag))
+#define SLOT_HVA(r) m_gs(r, offsetof(struct soft_slot, hva_page))
+
+/* RDI = old tag - new one: counts a miss of slot RCX, of kind k. Destroys RDX
+ * and RDI. `depth`: as in env_at(). */
+static void count_slot_miss(struct thunks *t, unsigned k, i32 depth)
+{
+	struct emit *e = &t->e;
+	i32 slots = (i32)offsetof(struct soft_space, slots[k]);
+	u32 near, few;
+
+	_Static_assert(sizeof(struct soft_slot) == 16, "by shifts");
+	e_lea(e, 4, H_RDX, m_b(S1, -slots));
+	e_shift_ri(e, 4, 5, H_RDX, 3); /* of u16 */
+	e_alu_ri(e, 8, ALU_ADD, H_RDI, PAGE_BYTES);
+	e_alu_ri(e, 8, ALU_CMP, H_RDI, 2 * PAGE_BYTES);
+	e_mov_ri(e, H_RDI, SLOTS_WEIGHT_NEXT);
+	near = e_jcc8(e, CC_BE);
+	e_mov_ri(e, H_RDI, SLOTS_WEIGHT_RANDOM);
+	e_patch8(e, near);
+	e_op_rm(e, 2, 0x01, H_RDI,
+		m_bi(ENV, H_RDX, 0, ENV_OFF(slots.weights[k]) + depth));
+	e_alu_mi(e, 8, ALU_ADD, env_at(ENV_OFF(stats.slot_misses), depth), 1);
+	e_op_rm(e, 4, 0x01, H_RDI, env_at(ENV_OFF(slots.weight), depth));
+	e_alu_mi(e, 4, ALU_CMP, env_at(ENV_OFF(slots.weight), depth),
+		 SLOTS_WEIGHT_MAX);
+	few = e_jcc8(e, CC_B);
+	e_mov_mi(e, 4, env_at(ENV_OFF(go), depth), 0); /* soft_kick() */
+	e_patch8(e, few);
+}
+
+/* What slots_fill_leaf() does when the slot is not empty and the TLB has the
+ * page: returns then. Otherwise nothing has happened but RAX += tag. */
+static void make_slot_hit(struct thunks *t, unsigned k)
+{
+	static const u8 saved[] = {H_RDX, H_RSI, H_RDI};
+	const i32 depth = 8 * (1 + ARRAY_SIZE(saved));
+	struct emit *e = &t->e;
+	size_t tlb = offsetof(struct soft_space, tlb);
+	u32 miss[3];
+
+	e_alu_rm(e, 8, ALU_ADD, S0, SLOT_TAG(S1));
+	for (unsigned i = 0; i < ARRAY_SIZE(saved); i++)
+		push(e, saved[i]);
+	e_rorx(e, H_RDX, S0, 7, __builtin_cpu_supports("bmi2"));
+	e_alu_ri(e, 4, ALU_AND, H_RDX, (SOFT_TLB_ENTRIES - 1) << 5);
+	e_load(e, 8, H_RSI,
+	       m_gs(H_RDX, tlb + (k ? offsetof(struct soft_tlb_entry, tag_w)
+				    : offsetof(struct soft_tlb_entry, tag_r))));
+	e_mov(e, 8, H_RDI, S0);
+	e_alu_rr(e, 8, ALU_SUB, H_RDI, H_RSI);
+	e_alu_ri(e, 8, ALU_CMP, H_RDI, PAGE_BYTES - 1);
+	miss[0] = e_jcc(e, CC_A, 0);
+	/* A page's address ends in zeroes. */
+	e_alu_mi(e, 1, ALU_CMP, SLOT_TAG(S1), (i8)SOFT_TLB_EMPTY);
+	miss[1] = e_jcc(e, CC_E, 0);
+	e_load(e, 8, H_RDI, SLOT_TAG(S1));
+	e_alu_rr(e, 8, ALU_SUB, H_RDI, H_RSI);
+	miss[2] = e_jcc(e, CC_E, 0);
+	e_store(e, 8, SLOT_TAG(S1), H_RSI);
+	e_load(e, 8, H_RSI,
+	       m_gs(H_RDX, tlb + offsetof(struct soft_tlb_entry, hva_page)));
+	e_store(e, 8, SLOT_HVA(S1), H_RSI);
+	e_shift_ri(e, 4, 5, H_RDX, 5);
+	e_alu_ri(e, 4, ALU_AND, H_RDX, SOFT_SLOT_PAGES - 1);
+	e_op_rm(e, 8, 0x0fab, H_RDX, /* bts */
+		m_gs(H_NONE, offsetof(struct soft_space, slot_pages)));
+	count_slot_miss(t, k, depth);
+	for (unsigned i = ARRAY_SIZE(saved); i-- > 0;)
+		pop(e, saved[i]);
+	e_b(e, 0xc3);
+	for (unsigned i = 0; i < ARRAY_SIZE(miss); i++)
+		e_patch(e, miss[i], e->pos);
+	for (unsigned i = ARRAY_SIZE(saved); i-- > 0;)
+		pop(e, saved[i]);
+}
+
+static void make_slot(struct thunks *t, enum xlat_thunk k, bool is_write,
+		      bool is_group)
+{
+	begin(t, k);
+	make_slot_hit(t, is_write);
+	make_fill(t, (const void *)slots_fill_leaf, is_write, is_group);
 }
 
 /* Calls a leaf that returns where to jump, or NULL with v->rip set. The
@@ -336,6 +436,10 @@ void xlat_make_thunks(struct xlat *x)
 	for (unsigned i = 0; i < 4; i++) {
 		make_slow(&t, XT_SLOW_R_SUPER + i, i & 1, i & 2, false);
 		make_slow(&t, XT_GROUP_R_SUPER + i, i & 1, i & 2, true);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		make_slot(&t, XT_SLOT_R + i, i, false);
+		make_slot(&t, XT_SLOT_GROUP_R + i, i, true);
 	}
 	make_jumps(&t);
 	for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)

@@ -26,6 +26,11 @@ enum xlat_thunk {
 	XT_GROUP_W_SUPER,
 	XT_GROUP_R_USER,
 	XT_GROUP_W_USER,
+	/* The same of accesses by a slot, ECX: its offset. */
+	XT_SLOT_R,
+	XT_SLOT_W,
+	XT_SLOT_GROUP_R,
+	XT_SLOT_GROUP_W,
 	/* Leaf functions: EAX page offset | length << 16, ECX argument.
 	 * See lower_leaf(). */
 	XT_LEAF_STR,

@@ -23,6 +23,14 @@
  * its page goes, or of the next page, if it is among the last 15 bytes. A jump
  *cache belongs to one mode key, jc_key.
  *
+ * Slots. Each memory access of a block that runs often has one of its own in
+ * user spaces: the tag and hva_page of the page that it touched last, in front
+ * of the TLB and checked like it. A slot is a copy of a TLB entry's half and
+ * may outlive the entry, so whatever takes an entry or a tag away empties the
+ * slots, unless slot_pages says that none holds the page. The host address in
+ * an empty slot is that of a page of its own, because no pattern is one that
+ * generated code cannot compute.
+ *
  * Only the vCPU's own thread touches a space.
  */
 #pragma once
@@ -53,6 +61,21 @@ struct soft_jc_entry {
 };
 _Static_assert(sizeof(struct soft_jc_entry) == 16, "the emitter shifts");
 
+struct soft_slot {
+	u64 tag;      /* the page's linear address, or SOFT_TLB_EMPTY */
+	u64 hva_page; /* never that of memory when empty */
+};
+#define SOFT_SLOTS	4096 /* for loads, and for stores */
+#define SOFT_SLOT_CHUNK (SOFT_SLOTS / 64)
+#define SOFT_SLOT_PAGES 4096 /* bits of slot_pages */
+
+/* What a vCPU counts of its slots' misses (slots.h). */
+struct slots_seen {
+	u64 tsc; /* since when */
+	u32 weight;
+	u16 weights[2][SOFT_SLOTS];
+};
+
 /* What a space notes to find again later; what does not fit: look at all. */
 #define SOFT_LOCAL_MAX	  256
 #define SOFT_JC_LOCAL_MAX 1024
@@ -82,6 +105,12 @@ struct soft_space {
 	u64 w_pages[64];
 	/* Bit (va >> 12) & 4095 for each page with a jump-cache entry. */
 	u64 jc_pages[64];
+	/* By what kind of access; [1]: stores. */
+	struct soft_slot slots[2][SOFT_SLOTS];
+	u64 slots_used[2]; /* 64ths that hold any */
+	/* Bit (va >> 12) & 4095 for each page in a slot. */
+	u64 slot_pages[SOFT_SLOT_PAGES / 64];
+	u8 nowhere[2][4096]; /* where empty slots lead; [0] stays zero */
 	/* A user space: whose it is. */
 	u64 stamp; /* when it was last switched to */
 	u64 root;  /* address of the top page table */
@@ -147,6 +176,13 @@ static inline unsigned soft_jc_index(u64 va)
 {
 	return (va ^ va >> 12) & (SOFT_JC_ENTRIES - 1);
 }
+
+static inline bool soft_slots_have_page(const struct soft_space *s, u64 va)
+{
+	return s->slot_pages[(va >> 18) & 63] >> ((va >> 12) & 63) & 1;
+}
+/* Empties all slots. Leaf-safe. */
+void soft_slots_clear(struct soft_space *s);
 
 /* Empties the jump cache. Leaf-safe, as soft_jc_insert is. */
 static inline void soft_jc_flush(struct soft_space *s)

@@ -54,9 +54,11 @@ void soft_space_empty(struct soft_space *s)
 	if (!s->is_ready) {
 		soft_tlb_set_used(s, ~0ull);
 		s->jc_used = ~0ull;
+		s->slots_used[0] = s->slots_used[1] = ~0ull;
 	}
 	s->is_ready = true;
 	clear_where(s, 0, 0);
+	soft_slots_clear(s);
 	soft_tlb_set_used(s, 0);
 	forget_write_tags(s);
 	soft_jc_flush(s);
@@ -67,6 +69,7 @@ void soft_space_empty(struct soft_space *s)
 
 static void purge_tlb(struct soft_space *s)
 {
+	soft_slots_clear(s);
 	if (s->local_count > SOFT_LOCAL_MAX) {
 		clear_where(s, SOFT_TLB_GLOBAL, 0);
 	} else {
@@ -175,8 +178,11 @@ void soft_space_drop_page(struct soft_space *s, gva_t va, bool only_global)
 	}
 	if (e->tag_r >> 12 == va >> 12 && (e->meta & want) == want)
 		entry_clear(e);
+	if (soft_slots_have_page(s, va))
+		soft_slots_clear(s);
 	if (unlikely(may_have_large(s, va))) {
 		drop_large(s, va, SOFT_TLB_LARGE | want);
+		soft_slots_clear(s);
 		soft_jc_flush(s);
 	} else {
 		drop_jc_page(s, va);

@@ -89,6 +89,7 @@ struct xlat_block {
 	u16 exit_count;
 	u16 bytes; /* of guest code */
 	u16 insns;
+	u8 heat; /* samples that fell on it (slots.h); under the lock */
 	/* Host faults: fault_count entries of the cache's fault pool. */
 	u32 fault_first;
 	u16 fault_count;
@@ -162,6 +163,10 @@ u32 xlat_next_exit(const struct xlat *x); /* the next block's exit_first */
 u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_exits,
 		 u32 max_faults);
 u32 xlat_next_cold(const struct xlat *x);
+u32 xlat_next_block(const struct xlat *x); /* its index */
+/* Under the lock: NULL if the user block at gpa is to have no slots. */
+struct slots;
+struct slots *xlat_slots_of(struct xlat *x, gpa_t gpa);
 
 /* Under the lock: enters a block whose code has been written at
  * xlat_reserve()'s offset. `proto` gives gpa to insns, but for the indexes;
@@ -201,7 +206,8 @@ u32 *xlat_thunk_table(struct xlat *x);
 
 struct xlat_stats {
 	u64 blocks, dead_blocks, code_bytes, guest_bytes, guest_insns, links,
-		flushes, invalidated, revokes, verify_failures;
+		flushes, invalidated, revokes, verify_failures,
+		promotions, demotions;
 };
 void xlat_get_stats(struct xlat *x, struct xlat_stats *out);
 

@@ -2,7 +2,7 @@
 /* Random bytes as a page of guest code: the trace, its translation, and the
  * check of every byte that was emitted. Nothing is executed.
  *
- * The input is the mode key, where to begin, and the page's first bytes.
+ * The input is the mode key (bit 7: with slots), where to begin, and the page's first bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +28,7 @@ int LLVMFuzzerTestOneInput(const u8 *bytes, size_t len)
 	static u32 thunks[XT_COUNT];
 	static struct xlat_trace t;
 	static struct lower l;
+	static struct slots slots = {.is_forced = true};
 	struct isa_features host = x86_cpuid_host_isa();
 	struct xlat_block b = {0};
 	const char *what;
@@ -55,6 +56,7 @@ int LLVMFuzzerTestOneInput(const u8 *bytes, size_t len)
 	l.cold = XLAT_THUNK_BYTES + LOWER_CODE_MAX;
 	l.has_bmi2 = __builtin_cpu_supports("bmi2");
 	l.first_exit = 0;
+	l.slots = bytes[0] & 0x80 ? &slots : NULL;
 	if (!lower_trace(&l, &b))
 		return 0;
 	what = lower_verify(&l, &b, &host, &at);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "soft/codemem.h"
+#include "soft/slots.h"
 #include "soft/xlat.h"
 
 #define XLAT_BLOCKS_MAX (256u * 1024)
@@ -63,6 +64,7 @@ struct xlat {
 	struct xlat_fault *faults;
 	u32 fault_count;
 	u32 thunks[XLAT_THUNKS_MAX];
+	struct slots slots;
 	struct xlat_stats stats; /* blocks … links: of the present contents */
 
 	/* ---- smc.c ---- */
