@@ -491,7 +491,7 @@ void lower_leaf(struct lower *l, unsigned thunk, u32 arg)
 bool lower_str(struct lower *l)
 {
 	const struct insn *in = &l->i->in;
-	unsigned op, size, rep = LEAF_NOREP;
+	unsigned op, size, rep = LEAF_NOREP, thunk = XT_LEAF_STR;
 
 	switch (in->row->op) {
 	case ISA_OP_MOVS:
@@ -517,7 +517,13 @@ bool lower_str(struct lower *l)
 	else if (in->prefixes & X86_P_REPNE)
 		rep = LEAF_REPNE;
 	size = in->opcode & 1 ? in->osize : 1;
-	lower_leaf(l, XT_LEAF_STR,
+	if ((op == LEAF_MOVS || op == LEAF_STOS) && rep != LEAF_NOREP &&
+	    !l->is_32 && in->asize == 8 && in->seg != X86_FS &&
+	    in->seg != X86_GS)
+		thunk = xlat_rep_thunk(op == LEAF_STOS,
+				       (unsigned)__builtin_ctz(size),
+				       l->is_user);
+	lower_leaf(l, thunk,
 		   LEAF_STR_ARG(op, size, rep, in->asize == 8 ? 8 : 4));
 	return true;
 }

@@ -109,7 +109,7 @@ static void str_advance(const struct str *s, unsigned reg, u64 elements)
 /* How many whole elements from va on lie in its page, at most those due. */
 static u64 str_run(const struct str *s, gva_t va)
 {
-	u64 run = page_left(va) / s->n;
+	u64 run = page_left(va) >> __builtin_ctz(s->n);
 
 	return MIN(run, s->count);
 }

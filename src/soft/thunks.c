@@ -400,6 +400,109 @@ static void make_leaf(struct thunks *t, enum xlat_thunk k, const void *fn)
 	(void)leave;
 }
 
+/* ---- REP MOVS and REP STOS inside of pages ---- */
+
+struct rep {
+	bool is_stos, is_user;
+	unsigned log2_n;
+	u32 fail[8];
+	unsigned fails;
+};
+
+static void rep_fails(struct thunks *t, struct rep *r, unsigned cc)
+{
+	r->fail[r->fails++] = e_jcc(&t->e, cc, 0);
+}
+
+/* Guest register reg, in its own host register, becomes the host address, if
+ * all elements lie in that page. Destroys RAX and RCX. */
+static void rep_lookup(struct thunks *t, struct rep *r, unsigned reg, i32 tag)
+{
+	struct emit *e = &t->e;
+	i32 hva = offsetof(struct soft_tlb_entry, hva_page);
+	struct emem m = m_bi(ENV, S1, 0, ENV_OFF(super.tlb) + 8);
+
+	if (r->is_user) {
+		m = m_b(S1, (i32)offsetof(struct soft_space, tlb));
+		m.is_gs = true;
+	}
+	e_mov(e, 8, S0, reg);
+	e_mov(e, 8, S1, reg);
+	e_shift_ri(e, 8, 5, S1, 7);
+	e_alu_ri(e, 4, ALU_AND, S1, (SOFT_TLB_ENTRIES - 1) << 5);
+	m.disp += tag;
+	e_alu_rm(e, 8, ALU_SUB, S0, m);
+	m.disp += hva - tag;
+	e_load(e, 8, reg, m);
+	e_alu_ri(e, 8, ALU_CMP, S0, PAGE_BYTES - 1);
+	rep_fails(t, r, CC_A);
+	e_lea(e, 8, S1, m_bi(S0, H_R11, (u8)r->log2_n, 0));
+	e_alu_ri(e, 8, ALU_CMP, S1, PAGE_BYTES);
+	rep_fails(t, r, CC_A);
+	e_alu_rr(e, 8, ALU_ADD, reg, S0);
+}
+
+static void rep_execute(struct thunks *t, const struct rep *r)
+{
+	struct emit *e = &t->e;
+
+	e_mov(e, 8, S1, H_R11);
+	if (r->is_stos)
+		e_mov(e, 8, S0, H_R10);
+	if (r->log2_n == 1)
+		e_b(e, 0x66);
+	e_b(e, 0xf3);
+	if (r->log2_n == 3)
+		e_b(e, 0x48);
+	e_b(e, (r->is_stos ? 0xaa : 0xa4) | (r->log2_n ? 1 : 0));
+}
+
+/* The guest's register behind it: n elements further. */
+static void rep_advance(struct thunks *t, const struct rep *r, unsigned reg,
+			i32 spill)
+{
+	e_load(&t->e, 8, reg, env_at(spill, 8));
+	e_lea(&t->e, 8, reg, m_bi(reg, H_R11, (u8)r->log2_n, 0));
+}
+
+static void make_rep(struct thunks *t, struct rep r)
+{
+	struct emit *e = &t->e;
+	i32 spill = ENV_OFF(spill);
+	u32 is_back, is_long;
+
+	begin(t, xlat_rep_thunk(r.is_stos, r.log2_n, r.is_user));
+	e_alu_ri(e, 8, ALU_CMP, H_R11, PAGE_BYTES >> r.log2_n);
+	is_long = e_jcc(e, CC_A, 0);
+	e_op_rm(e, 4, 0xf7, 0, env_at(ENV_OFF(rflags_sys), 8)); /* test */
+	e_d(e, X86_FL_DF);
+	is_back = e_jcc(e, CC_NE, 0);
+	e_store(e, 8, env_at(spill, 8), H_RSI);
+	e_store(e, 8, env_at(spill + 8, 8), H_RDI);
+	e_store(e, 8, env_at(spill + 16, 8), S0);
+	e_store(e, 8, env_at(spill + 24, 8), S1);
+	if (!r.is_stos)
+		rep_lookup(t, &r, H_RSI,
+			   offsetof(struct soft_tlb_entry, tag_r));
+	rep_lookup(t, &r, H_RDI, offsetof(struct soft_tlb_entry, tag_w));
+	rep_execute(t, &r);
+	if (!r.is_stos)
+		rep_advance(t, &r, H_RSI, spill);
+	rep_advance(t, &r, H_RDI, spill + 8);
+	e_mov_ri(e, H_R11, 0);
+	e_b(e, 0xc3);
+
+	for (unsigned i = 0; i < r.fails; i++)
+		e_patch(e, r.fail[i], e->pos);
+	e_load(e, 8, H_RSI, env_at(spill, 8));
+	e_load(e, 8, H_RDI, env_at(spill + 8, 8));
+	e_load(e, 8, S0, env_at(spill + 16, 8));
+	e_load(e, 8, S1, env_at(spill + 24, 8));
+	e_patch(e, is_long, e->pos);
+	e_patch(e, is_back, e->pos);
+	e_jmp(e, t->at[XT_LEAF_STR]);
+}
+
 static const struct {
 	enum xlat_thunk at;
 	u32 (*fn)(struct vcpu *v, u32 arg);
@@ -444,5 +547,9 @@ void xlat_make_thunks(struct xlat *x)
 	make_jumps(&t);
 	for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
 		make_leaf(&t, leaves[i].at, (const void *)leaves[i].fn);
+	for (unsigned i = 0; i < 16; i++)
+		make_rep(&t, (struct rep){.is_stos = i & 8,
+					  .log2_n = i >> 1 & 3,
+					  .is_user = i & 1});
 	ASSERT(!t.e.is_full);
 }

@@ -34,6 +34,10 @@ enum xlat_thunk {
 	/* Leaf functions: EAX page offset | length << 16, ECX argument.
 	 * See lower_leaf(). */
 	XT_LEAF_STR,
+	/* The same for REP MOVS and REP STOS of 1, 2, 4, 8 bytes in 64-bit
+	 * code, super and user: what stays in its pages is done here. */
+	XT_REP_STR,
+	XT_REP_STR_LAST = XT_REP_STR + 15,
 	XT_LEAF_SYSCALL,
 	XT_LEAF_SYSRET,
 	XT_LEAF_IRETQ,
@@ -51,6 +55,14 @@ enum xlat_thunk {
 	XT_LEAF_PAUSE,
 	XT_COUNT,
 };
+
+/* log2_n: of the element's bytes. */
+static inline unsigned xlat_rep_thunk(bool is_stos, unsigned log2_n,
+				      bool is_user)
+{
+	return XT_REP_STR + (is_stos ? 8u : 0u) + 2 * log2_n +
+	       (is_user ? 1u : 0u);
+}
 
 struct xlat;
 /* Emits them at the start of x's code memory. */

@@ -10,7 +10,7 @@
 #define XLAT_EXITS_MAX	(1024u * 1024)
 #define XLAT_FAULTS_MAX (256u * 1024)
 #define XLAT_HASH_HEADS BIT32(18)
-#define XLAT_THUNKS_MAX 64
+#define XLAT_THUNKS_MAX 96
 #define XLAT_CODE_ALIGN 16u
 
 /* Page descriptors come in chunks of one GiB of guest memory, made when a slot
