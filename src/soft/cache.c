@@ -124,11 +124,6 @@ size_t xlat_code_size(const struct xlat *x)
 	return x->code.size;
 }
 
-u32 *xlat_thunk_table(struct xlat *x)
-{
-	return x->thunks;
-}
-
 /* ---- a new block ---- */
 
 u32 xlat_next_exit(const struct xlat *x)

@@ -137,6 +137,11 @@ u32 xlat_find_entry(struct xlat *x, gpa_t gpa, u32 key)
 	return b ? b->entry_indirect : 0;
 }
 
+u32 *xlat_thunk_table(struct xlat *x)
+{
+	return x->thunks;
+}
+
 u32 xlat_block_index(const struct xlat *x, const struct xlat_block *b)
 {
 	return (u32)(b - x->blocks);

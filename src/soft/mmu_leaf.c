@@ -477,7 +477,7 @@ static void note_local(struct soft_space *s, unsigned i)
 {
 	const struct soft_tlb_entry *e = &s->tlb[i];
 
-	if (e->tag_r != SOFT_TLB_EMPTY && !(e->meta & SOFT_TLB_GLOBAL))
+	if (!soft_tlb_is_empty(e->tag_r) && !(e->meta & SOFT_TLB_GLOBAL))
 		return;
 	if (s->local_count < SOFT_LOCAL_MAX)
 		s->local[s->local_count++] = (u16)i;
@@ -515,16 +515,15 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	struct soft_tlb_entry *e = &t->tlb[i];
 	unsigned base = is_user ? 0 : SOFT_SUPER;
 	gva_t page = va & ~0xfffull;
-	bool is_same = e->tag_r == page &&
-		       e->hva_page == (u64)(uintptr_t)host_page;
+	bool is_same =
+		e->tag_r == page && e->hva_page == (u64)(uintptr_t)host_page;
 	bool had_w = e->tag_w == page;
 
 	if (page_is_watched(v, va))
 		return;
 	if (!is_user && (w->rights & X86_PTE_U) && (v->cr4 & X86_CR4_SMAP))
 		return;
-	t->tlb_used[i / SOFT_TLB_CHUNK / 64] |=
-		BIT64(i / SOFT_TLB_CHUNK % 64);
+	t->tlb_used[i / SOFT_TLB_CHUNK / 64] |= BIT64(i / SOFT_TLB_CHUNK % 64);
 	if (!w->is_global)
 		note_local(t, i);
 	e->hva_page = (u64)(uintptr_t)host_page;
@@ -542,13 +541,13 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	if (rights_allow(v, w, base | SOFT_X))
 		e->meta |= SOFT_TLB_EXEC;
 	e->tag_r = page;
-	e->tag_w = SOFT_TLB_EMPTY;
+	e->tag_w = soft_tlb_empty(i);
 	if (w->is_dirty && !is_rom && rights_allow(v, w, base | SOFT_W) &&
 	    (!v->vm->xlat || v->on_copies || smc_may_tag_w(v, w->gpa)))
 		note_write_tag(t, e, page);
 	/* A page gets its copy when it is first written. */
 	if (v->on_copies && !(how & SOFT_W))
-		e->tag_w = SOFT_TLB_EMPTY;
+		e->tag_w = soft_tlb_empty(i);
 	/* What was there is no longer so; nor may slots say it. */
 	if (is_user && soft_slots_have_page(t, va) &&
 	    (!is_same || (had_w && e->tag_w != page)))

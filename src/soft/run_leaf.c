@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How generated code finds the next block by itself. */
+#include "soft/thunks.h"
 #include "soft/xlat.h"
 
 /* An instruction may begin here and end in the next page. */
@@ -72,6 +73,8 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 	u32 entry;
 
 	v->rip = va;
+	space->jc[0].host = xlat_code_rx(v->vm->xlat) +
+			    xlat_thunk_table(v->vm->xlat)[XT_JC_MISS];
 	entry = soft_is_kicked(v) ? 0 : entry_of(v, va, &is_local);
 	if (!entry)
 		return NULL;

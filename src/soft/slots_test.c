@@ -6,6 +6,7 @@
 #include "test/test.h"
 
 #include "soft/leafvm.h"
+#include "soft/lower.h"
 #include "soft/mmu_int.h"
 #include "soft/xlat_int.h"
 
@@ -333,6 +334,50 @@ static void address_like_an_empty_tag_leads_nowhere(void **state)
 	tv_free(t);
 }
 
+static void nor_does_it_match_an_empty_entry_of_the_tlb(void **state)
+{
+	struct testvm *t = setup(0, false);
+	const gva_t index_of_magic = 0x808000, next = 0x809000;
+
+	/* Read-only pages, which have no tag for stores. */
+	st_le64(t->ram + LV_PD0 + 4 * 8, 0x85);
+	st_le64(t->ram + 0x8080, 0x1234);
+	for (unsigned i = 0; i < 2; i++) {
+		t->v->gpr[X86_RDI] = MAGIC + i * 0xf80;
+		assert_int_equal(run(t, LOAD_AT), X86_VEC_GP);
+		assert_int_equal(load(t, index_of_magic + 0x80), 0x1234);
+		assert_int_equal(load(t, next), 0);
+		assert_int_equal(store(t, MAGIC + i * 0xf80, 77), X86_VEC_GP);
+		assert_int_equal(ld_le64(t->ram + 0x8000), 0);
+		soft_tlb_flush(t->v, false);
+	}
+	tv_free(t);
+}
+
+static void nor_an_empty_entry_of_the_jump_cache(void **state)
+{
+	static const u8 code[] = {0xff, 0xe0}; /* jmp rax */
+	struct testvm *t = setup(0, false);
+	const struct xlat_block *b;
+	bool is_new;
+
+	memcpy(t->ram + 0x4300, code, sizeof(code));
+	t->v->gpr[X86_RAX] = MAGIC;
+	assert_int_equal(run(t, 0x4300), X86_VEC_GP);
+	/* Who is kicked looks into the first entry. */
+	set_cpl(t, 3);
+	t->v->rip = 0x4300;
+	b = xlat_block_make(t->v, 0, &is_new);
+	assert_non_null(b);
+	t->v->pcbase = 0x4000;
+	soft_kick(t->v);
+	xlat_enter(t->v, xlat_code_rx(t->vm->xlat) + b->entry_indirect);
+	assert_int_equal(t->v->rip, MAGIC);
+	assert_int_equal(t->v->exit_kind, XLAT_EXIT_LOOKUP);
+	set_cpl(t, 0);
+	tv_free(t);
+}
+
 /* ---- which code has slots ---- */
 
 /* Walks `count` times by `step` through the window. */
@@ -425,6 +470,8 @@ int main(void)
 		T(slots_go_whenever_write_tags_are_counted_anew),
 		T(access_over_the_end_of_a_slots_page),
 		T(address_like_an_empty_tag_leads_nowhere),
+		T(nor_does_it_match_an_empty_entry_of_the_tlb),
+		T(nor_an_empty_entry_of_the_jump_cache),
 		T(code_that_is_sampled_twice_is_made_again),
 		T(access_that_misses_all_the_time_loses_its_slot),
 		T(access_that_stays_keeps_its_slot),

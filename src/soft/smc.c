@@ -227,8 +227,9 @@ static void drop_in(struct soft_space *s, gpa_t page, bool is_all)
 			gpa_t at = e->meta & X86_PTE_ADDR;
 
 			if (is_all || at == page)
-				e->tag_w = SOFT_TLB_EMPTY;
-			if (e->tag_w == SOFT_TLB_EMPTY)
+				e->tag_w =
+					soft_tlb_empty((unsigned)(e - s->tlb));
+			if (soft_tlb_is_empty(e->tag_w))
 				continue;
 			h = soft_w_hash(at);
 			s->w_pages[h / 64] |= BIT64(h % 64);

@@ -144,6 +144,20 @@ static inline unsigned soft_tlb_index(u64 va)
 {
 	return (va >> 12) & (SOFT_TLB_ENTRIES - 1);
 }
+/* What the tags of a free entry i hold: no address that selects the entry
+ * matches it, not even one that is not canonical. */
+static inline u64 soft_tlb_empty(unsigned i)
+{
+	/* EMPTY's range begins in one page and ends in the next. */
+	if (i - soft_tlb_index(SOFT_TLB_EMPTY) < 2)
+		return SOFT_TLB_EMPTY | 0x0101010101010101ull;
+	return SOFT_TLB_EMPTY;
+}
+static inline bool soft_tlb_is_empty(u64 tag)
+{
+	return tag & 4095;
+}
+
 /* The first chunk from `chunk` on that holds any; SOFT_TLB_CHUNKS: none. */
 static inline unsigned soft_tlb_chunk(const struct soft_space *s,
 				      unsigned chunk)
@@ -184,6 +198,14 @@ static inline bool soft_slots_have_page(const struct soft_space *s, u64 va)
 /* Empties all slots. Leaf-safe. */
 void soft_slots_clear(struct soft_space *s);
 
+/* What a free entry i holds: no address that selects it. Who is kicked looks
+ * into entry 0 with any address: its code is the thunk for what is missing. */
+static inline u64 soft_jc_empty(unsigned i)
+{
+	return i == soft_jc_index(SOFT_TLB_EMPTY) ? SOFT_TLB_EMPTY ^ 1
+						  : SOFT_TLB_EMPTY;
+}
+
 /* Empties the jump cache. Leaf-safe, as soft_jc_insert is. */
 static inline void soft_jc_flush(struct soft_space *s)
 {
@@ -197,7 +219,7 @@ static inline void soft_jc_flush(struct soft_space *s)
 		struct soft_jc_entry *e = &s->jc[chunk * SOFT_JC_CHUNK];
 
 		for (unsigned i = 0; i < SOFT_JC_CHUNK; i++, e++)
-			e->va = SOFT_TLB_EMPTY;
+			e->va = soft_jc_empty((unsigned)(e - s->jc));
 	}
 	s->jc_used = 0;
 	for (unsigned i = 0; i < 64; i++)

@@ -22,10 +22,9 @@
 #include "soft/mmu_int.h"
 #include "soft/xlat_int.h"
 
-static void entry_clear(struct soft_tlb_entry *e)
+static void entry_clear(const struct soft_space *s, struct soft_tlb_entry *e)
 {
-	e->tag_r = SOFT_TLB_EMPTY;
-	e->tag_w = SOFT_TLB_EMPTY;
+	e->tag_r = e->tag_w = soft_tlb_empty((unsigned)(e - s->tlb));
 	e->meta = 0;
 }
 
@@ -37,7 +36,7 @@ static void clear_where(struct soft_space *s, u64 mask, u64 value)
 
 		for (unsigned i = 0; i < SOFT_TLB_CHUNK; i++, e++)
 			if ((e->meta & mask) == value)
-				entry_clear(e);
+				entry_clear(s, e);
 	}
 }
 
@@ -77,7 +76,7 @@ static void purge_tlb(struct soft_space *s)
 			struct soft_tlb_entry *e = &s->tlb[s->local[i]];
 
 			if (!(e->meta & SOFT_TLB_GLOBAL))
-				entry_clear(e);
+				entry_clear(s, e);
 		}
 	}
 	s->local_count = 0;
@@ -95,7 +94,7 @@ static void purge_jc(struct soft_space *s)
 		return;
 	}
 	for (u32 i = 0; i < s->jc_local_count; i++)
-		s->jc[s->jc_local[i]].va = SOFT_TLB_EMPTY;
+		s->jc[s->jc_local[i]].va = soft_jc_empty(s->jc_local[i]);
 	s->jc_local_count = 0;
 }
 
@@ -134,7 +133,7 @@ static void drop_large(struct soft_space *s, gva_t va, u64 mask)
 		for (unsigned i = 0; i < SOFT_TLB_CHUNK; i++, e++)
 			if ((e->meta & mask) == mask &&
 			    e->tag_r >> 30 == va >> 30)
-				entry_clear(e);
+				entry_clear(s, e);
 	}
 }
 
@@ -143,7 +142,7 @@ static void drop_jc_at(struct soft_space *s, gva_t va)
 	struct soft_jc_entry *e = &s->jc[soft_jc_index(va)];
 
 	if (e->va == va)
-		e->va = SOFT_TLB_EMPTY;
+		e->va = soft_jc_empty((unsigned)(e - s->jc));
 }
 
 /* Blocks may reach into va's page from the last bytes of the one before. */
@@ -157,7 +156,7 @@ static void drop_jc_page(struct soft_space *s, gva_t va)
 	if (soft_jc_has_page(s, page))
 		for (unsigned i = 0; i < PAGE_BYTES; i++, e++)
 			if (e->va - page < PAGE_BYTES)
-				e->va = SOFT_TLB_EMPTY;
+				e->va = soft_jc_empty((unsigned)(e - s->jc));
 	for (u64 at = page - X86_INSN_MAX; at != page; at++) {
 		drop_jc_at(s, at);
 		if (!page) /* of 32-bit code */
@@ -177,7 +176,7 @@ void soft_space_drop_page(struct soft_space *s, gva_t va, bool only_global)
 		return;
 	}
 	if (e->tag_r >> 12 == va >> 12 && (e->meta & want) == want)
-		entry_clear(e);
+		entry_clear(s, e);
 	if (soft_slots_have_page(s, va))
 		soft_slots_clear(s);
 	if (unlikely(may_have_large(s, va))) {

@@ -88,7 +88,7 @@ static void load_of_cr3_drops_more_than_the_list_holds(void **state)
 		soft_cr3_write(t->v, LV_PML4);
 		for (unsigned i = 0; i < SOFT_TLB_ENTRIES; i++)
 			assert_int_equal(t->v->super.tlb[i].tag_r,
-					 SOFT_TLB_EMPTY);
+					 soft_tlb_empty(i));
 		assert_int_equal(t->v->super.local_count, 0);
 	}
 	tv_free(t);
