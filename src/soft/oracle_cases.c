@@ -601,10 +601,11 @@ static bool generate_in_mode(struct oracle_case *c, const struct isa_row *row,
 	if (oracle_one_in(4) && row->feature != ISA_F_SHA)
 		target += oracle_rnd() >> 9 & 63;
 	/* Over the end. What comes first, alignment or limit, is not said. */
-	if (oracle_one_in(12) && row->feature != ISA_F_SHA &&
+	if (oracle_one_in(8) && row->feature != ISA_F_SHA &&
 	    !(row->attr & ISA_ALIGN && c->mode == X86_MODE_16))
 		target = data_at(c, ORACLE_DATA + ORACLE_DATA_BYTES) -
-			 (oracle_rnd() >> 9) % 40;
+			 (oracle_one_in(2) ? (oracle_rnd() >> 9) % 40
+					   : in.mem_size - oracle_one_in(2));
 	if (row->op >= ISA_OP_BT && row->op <= ISA_OP_BTC && !in.imm_len) {
 		if (in.reg == in.base)
 			return false;

@@ -307,3 +307,31 @@ void seq_generate(struct seq *s, u8 mode, const struct isa_features *features)
 						: oracle_rnd() % 3000);
 	lay_out(s, features);
 }
+
+void seq_fixed(struct seq *s, u8 mode, const u8 (*insns)[16],
+	       const struct isa_features *features)
+{
+	struct insn in;
+	int len;
+
+	memset(s, 0, sizeof(*s));
+	s->mode = mode;
+	s->counter = X86_RBX;
+	s->rip = ORACLE_CODE;
+	s->group = (struct seq_group){.is_on = true,
+				      .base = X86_RCX,
+				      .base2 = X86_RDX,
+				      .index = X86_REG_NONE,
+				      .span = 16};
+	for (; (len = x86_decode(&in, insns[s->n], X86_INSN_MAX, mode,
+				 features)) > 0 &&
+	       in.row->op != ISA_OP_UD2;
+	     s->n++)
+		fixed_item(&s->items[s->n], insns[s->n], (unsigned)len);
+	fixed_item(&s->items[s->n], (const u8[]){0x0f, 0x0b}, 2);
+	s->items[s->n].kind = SEQ_END;
+	s->total = s->n + 2;
+	fixed_item(&s->items[s->n + 1], (const u8[]){0xc3}, 1);
+	s->items[s->n + 1].kind = SEQ_RET;
+	lay_out(s, features);
+}

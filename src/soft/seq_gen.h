@@ -49,6 +49,9 @@ struct seq {
 /* Flags. What the manuals leave undefined may differ in translated code. No
  * item reads a flag that may be undefined, by any way through the sequence. */
 void seq_generate(struct seq *s, u8 mode, const struct isa_features *features);
+/* Of these instructions, whose accesses go over the ends of pages by rCX. */
+void seq_fixed(struct seq *s, u8 mode, const u8 (*insns)[16],
+	       const struct isa_features *features);
 /* Flags that may be undefined in front of each item: in[SEQ_TOTAL_MAX]. */
 void seq_find_undefined(const struct seq *s, u16 *in);
 /* Where accesses may go to: pages' ends, nothing, or the middle. */

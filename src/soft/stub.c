@@ -358,6 +358,15 @@ void soft_op_pass_at(struct vcpu *v, const struct insn *in, gva_t va)
 	pass_slow(v, in, va);
 }
 
+/* Those that take an MMX register, but integers from memory, do not look at the
+ * x87's (seen on AMD; of CVTPI2PD, SDM 2 says so, too). */
+static bool waits_for_x87(const struct isa_row *row)
+{
+	return row->attr & (ISA_X87 | ISA_MMX) &&
+	       !(row->attr & ISA_X87_NOWAIT) && row->op != ISA_OP_CVTPI2PS &&
+	       row->op != ISA_OP_CVTPI2PD;
+}
+
 void soft_op_pass_mem(struct vcpu *v, const struct insn *in)
 {
 	struct soft_entry *e = soft_entry_of(in);
@@ -372,8 +381,7 @@ void soft_op_pass_mem(struct vcpu *v, const struct insn *in)
 		return;
 	}
 	/* A pending x87 exception comes before any fault of the operand. */
-	if (in->row->attr & (ISA_X87 | ISA_MMX) &&
-	    !(in->row->attr & ISA_X87_NOWAIT))
+	if (waits_for_x87(in->row))
 		soft_x87_check_pending(v);
 	/* Misaligned comes before not canonical (seen on AMD). */
 	if (e->needs_alignment && v->code_mode == X86_MODE_64 &&
