@@ -75,6 +75,11 @@ u32 soft_wrcr_leaf(struct vcpu *v, u32 arg);
 /* arg: the register with the linear address, or LEAF_NO_REG: another form. */
 #define LEAF_NO_REG 16u
 u32 soft_invlpg_reg_leaf(struct vcpu *v, u32 arg);
+/* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE. arg: the register, and: */
+#define LEAF_BASE_GS BIT32(4)
+#define LEAF_BASE_64 BIT32(5) /* a 64-bit operand */
+u32 soft_rdbase_leaf(struct vcpu *v, u32 arg);
+u32 soft_wrbase_leaf(struct vcpu *v, u32 arg);
 
 /* In any mode. Now and then the thread's processor goes to another thread:
  * what the guest waits for may be a vCPU that has none. */

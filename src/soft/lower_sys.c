@@ -52,7 +52,9 @@ static const struct {
 	{ISA_OP_RDPID, XT_LEAF_RDPID},	   {ISA_OP_RDMSR, XT_LEAF_RDMSR},
 	{ISA_OP_WRMSR, XT_LEAF_WRMSR},	   {ISA_OP_MOV_FROM_CR, XT_LEAF_RDCR},
 	{ISA_OP_CLTS, XT_LEAF_CLTS},	   {ISA_OP_MOV_TO_CR, XT_LEAF_WRCR},
-	{ISA_OP_INVLPG, XT_LEAF_INVLPG},
+	{ISA_OP_INVLPG, XT_LEAF_INVLPG},   {ISA_OP_RDFSBASE, XT_LEAF_RDBASE},
+	{ISA_OP_RDGSBASE, XT_LEAF_RDBASE}, {ISA_OP_WRFSBASE, XT_LEAF_WRBASE},
+	{ISA_OP_WRGSBASE, XT_LEAF_WRBASE},
 };
 
 static u32 leaf_argument(const struct insn *in)
@@ -62,6 +64,13 @@ static u32 leaf_argument(const struct insn *in)
 		return 1;
 	case ISA_OP_RDPID:
 		return in->rm;
+	case ISA_OP_RDFSBASE:
+	case ISA_OP_WRFSBASE:
+		return in->rm | (in->osize == 8 ? LEAF_BASE_64 : 0);
+	case ISA_OP_RDGSBASE:
+	case ISA_OP_WRGSBASE:
+		return in->rm | LEAF_BASE_GS |
+		       (in->osize == 8 ? LEAF_BASE_64 : 0);
 	case ISA_OP_INVLPG: /* the plain form */
 		return in->index == X86_REG_NONE && in->base < 16 &&
 				       !in->disp && in->seg < X86_FS &&

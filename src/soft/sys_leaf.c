@@ -227,6 +227,34 @@ u32 soft_rdpid_leaf(struct vcpu *v, u32 arg)
 	return LEAF_DONE;
 }
 
+static u64 *base_of(struct vcpu *v, u32 arg)
+{
+	return &v->segs[arg & LEAF_BASE_GS ? X86_GS : X86_FS].base;
+}
+
+u32 soft_rdbase_leaf(struct vcpu *v, u32 arg)
+{
+	u64 base = *base_of(v, arg);
+
+	if (!is_code64(v) || !(v->cr4 & X86_CR4_FSGSBASE))
+		return LEAF_T0;
+	v->gpr[arg & 15] = arg & LEAF_BASE_64 ? base : (u32)base;
+	return LEAF_DONE;
+}
+
+u32 soft_wrbase_leaf(struct vcpu *v, u32 arg)
+{
+	u64 base = v->gpr[arg & 15];
+
+	if (!(arg & LEAF_BASE_64))
+		base = (u32)base;
+	if (!is_code64(v) || !(v->cr4 & X86_CR4_FSGSBASE) ||
+	    !soft_is_canonical(base))
+		return LEAF_T0;
+	*base_of(v, arg) = base;
+	return LEAF_DONE;
+}
+
 /* An MSR that holds a linear address and nothing else; NULL: another. */
 static u64 *base_msr(struct vcpu *v, u32 index)
 {

@@ -43,6 +43,22 @@ static const struct op ops[] = {
 	{"clts", soft_clts_leaf, 0, 2, {0x0f, 0x06}},
 	{"mov cr3,rbx", soft_wrcr_leaf, 3 | 3 << 4, 3, {0x0f, 0x22, 0xdb}},
 	{"invlpg [rbx]", soft_invlpg_reg_leaf, 3, 3, {0x0f, 0x01, 0x3b}},
+	{"rdfsbase rbx",
+	 soft_rdbase_leaf,
+	 3 | LEAF_BASE_64,
+	 5,
+	 {0xf3, 0x48, 0x0f, 0xae, 0xc3}},
+	{"rdgsbase r9d",
+	 soft_rdbase_leaf,
+	 9 | LEAF_BASE_GS,
+	 5,
+	 {0xf3, 0x41, 0x0f, 0xae, 0xc9}},
+	{"wrfsbase ecx", soft_wrbase_leaf, 1, 4, {0xf3, 0x0f, 0xae, 0xd1}},
+	{"wrgsbase rcx",
+	 soft_wrbase_leaf,
+	 1 | LEAF_BASE_GS | LEAF_BASE_64,
+	 5,
+	 {0xf3, 0x48, 0x0f, 0xae, 0xd9}},
 	{"pause", soft_pause_leaf, 0, 2, {0xf3, 0x90}},
 };
 
@@ -164,6 +180,10 @@ static void random_state(struct testvm *t, const struct op *op, u64 *seed)
 	v->segs[X86_GS].base = r >> 17;
 	v->cr2 = r;
 	v->cr0 = (v->cr0 & ~X86_CR0_TS) | (r >> 50 & X86_CR0_TS);
+	v->segs[X86_FS].base = r >> 16;
+	v->cr4 |= X86_CR4_FSGSBASE;
+	if (!(r >> 36 & 7))
+		v->cr4 &= ~X86_CR4_FSGSBASE;
 	v->efer |= X86_EFER_SCE;
 	if (!(r >> 55 & 15))
 		v->efer &= ~X86_EFER_SCE;

@@ -523,6 +523,8 @@ static const struct {
 	{XT_LEAF_WRCR, soft_wrcr_leaf},
 	{XT_LEAF_INVLPG, soft_invlpg_reg_leaf},
 	{XT_LEAF_PAUSE, soft_pause_leaf},
+	{XT_LEAF_RDBASE, soft_rdbase_leaf},
+	{XT_LEAF_WRBASE, soft_wrbase_leaf},
 };
 
 void xlat_make_thunks(struct xlat *x)

@@ -53,6 +53,8 @@ enum xlat_thunk {
 	XT_LEAF_WRCR,
 	XT_LEAF_INVLPG,
 	XT_LEAF_PAUSE,
+	XT_LEAF_RDBASE,
+	XT_LEAF_WRBASE,
 	XT_COUNT,
 };
 

@@ -93,6 +93,10 @@ static enum lower_rule rule_of(u16 op)
 	case ISA_OP_CLTS:
 	case ISA_OP_MOV_TO_CR:
 	case ISA_OP_INVLPG:
+	case ISA_OP_RDFSBASE:
+	case ISA_OP_RDGSBASE:
+	case ISA_OP_WRFSBASE:
+	case ISA_OP_WRGSBASE:
 		return LOWER_64;
 	case ISA_OP_CLI:
 	case ISA_OP_STI:
