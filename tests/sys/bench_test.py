@@ -167,6 +167,9 @@ def play(script, engines=("native", "skerry"), reps=1):
         def __init__(self, name):
             self.name = name
 
+        def settle(self):
+            pass
+
         def start(self, **more):
             starts.append(self.name)
             if script.get((self.name, "boot")) == "gone":
