@@ -64,6 +64,21 @@ static u64 csgsfs(u8 mode)
 	return (saved & 0x0000ffffffff0000ull) | cs | ss << 48;
 }
 
+/* 64-bit code, this one included, does not look at them. */
+static void load_data_segments(u8 mode)
+{
+	u32 sel = mode == X86_MODE_64	? 0
+		  : mode == X86_MODE_32 ? ORACLE_DS32
+					: ORACLE_DS16;
+
+	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es\n\tmov %1, %%gs"
+			 :
+			 : "r"(sel),
+			   "r"(mode == X86_MODE_32 ? ORACLE_GS32 : 0));
+	if (mode == X86_MODE_64)
+		syscall(SYS_arch_prctl, ARCH_SET_GS, (u64)ORACLE_GS_BASE);
+}
+
 static void load_case(ucontext_t *uc)
 {
 	struct oracle_case *c = &child.shared->cases[child.current];
@@ -86,6 +101,9 @@ static void load_case(ucontext_t *uc)
 	memcpy((void *)(c->in.rip + (c->mode == X86_MODE_16 ? ORACLE_CODE : 0)),
 	       c->code, c->is_sequence ? ORACLE_CODE_BYTES : 16);
 	child.steps = 0;
+	/* A sequence before may have loaded others. */
+	if (c->is_sequence && c->mode == X86_MODE_32)
+		load_data_segments(c->mode);
 }
 
 static void read_fp(u8 *out, const u8 *fp)
@@ -208,21 +226,6 @@ static bool set_ldts(void)
 	       set_ldt(ORACLE_DS16, ORACLE_DATA - ORACLE_DATA16,
 		       ORACLE_DATA16_LIMIT, false) &&
 	       set_ldt(ORACLE_GS32, ORACLE_GS_BASE, ~0u, false);
-}
-
-/* 64-bit code, this one included, does not look at them. */
-static void load_data_segments(u8 mode)
-{
-	u32 sel = mode == X86_MODE_64	? 0
-		  : mode == X86_MODE_32 ? ORACLE_DS32
-					: ORACLE_DS16;
-
-	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es\n\tmov %1, %%gs"
-			 :
-			 : "r"(sel),
-			   "r"(mode == X86_MODE_32 ? ORACLE_GS32 : 0));
-	if (mode == X86_MODE_64)
-		syscall(SYS_arch_prctl, ARCH_SET_GS, (u64)ORACLE_GS_BASE);
 }
 
 static bool map_at(u64 address, size_t bytes, int protection)

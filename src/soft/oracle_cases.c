@@ -203,6 +203,8 @@ void oracle_guest_run(struct oracle_guest *g, const struct oracle_case *c,
 	struct vcpu *v = g->v;
 	volatile u8 fault = ORACLE_NO_FAULT;
 
+	if (c->is_sequence) /* one before may have loaded segments */
+		v->code_mode = 0xff;
 	oracle_guest_set_mode(g, c->mode);
 	memcpy(v->gpr, c->in.gpr, sizeof(v->gpr));
 	v->rip = c->in.rip;
