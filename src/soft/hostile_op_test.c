@@ -183,6 +183,24 @@ static void hostile_49_mismatched_ret_and_jumps_into_code(void **state)
 	smp_free(t);
 }
 
+SMP_CODE(deep_calls, "mov $0x1f0000, %esp\n mov $50000, %ecx\n"
+		     "xor %edx, %edx\n xor %ebx, %ebx\n call 1f\n jmp 3f\n"
+		     "1: inc %edx\n dec %ecx\n jz 2f\n call 1b\n"
+		     "2: inc %ebx\n ret\n 3:" SMP_DONE);
+
+static void hostile_49_calls_return_from_any_depth(void **state)
+{
+	struct smpvm *t = vm_new();
+
+	(void)state;
+	SMP_LOAD(t, SMP_CODE0, deep_calls);
+	smp_run(t);
+	assert_int_equal(t->v[0]->gpr[X86_RDX], 50000);
+	assert_int_equal(t->v[0]->gpr[X86_RBX], 50000);
+	assert_int_equal(t->v[0]->gpr[X86_RSP], 0x1f0000);
+	smp_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -192,6 +210,7 @@ int main(void)
 		cmocka_unit_test(hostile_31_lock_where_it_may_not_be_gives_ud),
 		cmocka_unit_test(hostile_35_36_each_mapping_of_the_host_faults),
 		cmocka_unit_test(hostile_49_mismatched_ret_and_jumps_into_code),
+		cmocka_unit_test(hostile_49_calls_return_from_any_depth),
 	};
 
 	return test_run("hostile_op", tests);
