@@ -36,7 +36,7 @@ sigfd sigpipe tee splice zlib crypt jpeg cyclic kill daemon dup null rdrand
 idle-page radixsort hsearch
 """.split()
 MORE = {"vm": "--vm-bytes 32M", "mmap": "--mmap-bytes 32M",
-        "mremap": "--mremap-bytes 16M", "brk": "--brk-bytes 64M",
+        "mremap": "--mremap-bytes 16M",
         "stack": "--stack-mlock",
         "hdd": "--hdd-bytes 8M", "memthrash": "--memthrash-method all",
         "opcode": "--opcode-method inc",
