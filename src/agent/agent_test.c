@@ -4,6 +4,7 @@
 #include "api/agent_proto.h"
 #include "test/test.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@ struct peer {
 	pid_t pid;
 	struct buf in, out, err; /* raw stream; STDOUT's bytes; STDERR's */
 	struct agent_exit how;
+	int code; /* of ERROR */
+	struct err why;
 };
 
 static void peer_open(struct peer *p)
@@ -96,6 +99,8 @@ static int peer_run(struct peer *p, const char *stop_at)
 			buf_append(&p->err, f.payload, f.len);
 		if (type == AGENT_EXIT)
 			assert_int_equal(agent_exit_parse(&f, &p->how), 0);
+		if (type == AGENT_ERROR)
+			p->code = agent_error_parse(&f, &p->why);
 		buf_consume(&p->in, n);
 		if (type == AGENT_EXIT || type == AGENT_ERROR)
 			return type;
@@ -163,6 +168,24 @@ static void exec_passes_stdin_through_to_its_end(void **state)
 	wait(NULL);
 	peer_close(&p);
 	free(bytes);
+}
+
+static void a_session_that_cannot_start_says_why(void **state)
+{
+	struct peer p = {0};
+	int pair[2];
+
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	p.fd = pair[0];
+	peer_exec(&p, "true", false);
+	session_refuse(pair[1], -EAGAIN, "start a process");
+	assert_int_equal(peer_run(&p, NULL), AGENT_ERROR);
+	assert_int_equal(p.code, -EAGAIN);
+	assert_non_null(strstr(p.why.text, "start a process"));
+	assert_int_equal(peer_run(&p, NULL), 0);
+	close(p.fd);
+	buf_fini(&p.in);
 }
 
 static void exec_reports_a_missing_command_as_127(void **state)
@@ -277,6 +300,7 @@ int main(void)
 		cmocka_unit_test(
 			input_that_comes_with_exec_in_one_piece_is_not_forgotten),
 		cmocka_unit_test(exec_passes_stdin_through_to_its_end),
+		cmocka_unit_test(a_session_that_cannot_start_says_why),
 		cmocka_unit_test(exec_reports_a_missing_command_as_127),
 		cmocka_unit_test(exec_reports_an_unexecutable_command_as_126),
 		cmocka_unit_test(signal_reaches_the_command_and_is_reported),

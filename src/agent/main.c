@@ -19,7 +19,8 @@
 #include "agent/session.h"
 #include "base/log.h"
 
-#define BACKLOG 64
+#define BACKLOG	   64
+#define FORK_TRIES 20 /* a tenth of a second apart */
 
 /* Loads the driver, where the kernel has it as a module. */
 static void load_vsock(void)
@@ -58,6 +59,25 @@ static int open_listener(void)
 	return fd;
 }
 
+/* A guest that is short of processes may have one a moment later. */
+static void start_session(int listener, int fd)
+{
+	pid_t pid;
+
+	for (int i = 0; (pid = fork()) < 0; i++) {
+		if (i == FORK_TRIES) {
+			session_refuse(fd, -errno, "start a process");
+			return;
+		}
+		usleep(100000);
+	}
+	if (pid == 0) {
+		close(listener);
+		_exit(session_serve(fd));
+	}
+	close(fd);
+}
+
 static void serve_one(int listener)
 {
 	struct sockaddr_vm peer = {0};
@@ -70,11 +90,10 @@ static void serve_one(int listener)
 			usleep(100000);
 		return;
 	}
-	if (peer.svm_cid == VMADDR_CID_HOST && fork() == 0) {
-		close(listener);
-		_exit(session_serve(fd));
-	}
-	close(fd);
+	if (peer.svm_cid == VMADDR_CID_HOST)
+		start_session(listener, fd);
+	else
+		close(fd);
 }
 
 static void fork_ready_notice(int listener)

@@ -353,3 +353,14 @@ int session_serve(int fd)
 	close(fd);
 	return rc;
 }
+
+void session_refuse(int fd, int code, const char *text)
+{
+	struct session s = {.fd = fd};
+
+	buf_init(&s.to_peer);
+	refuse(&s, code, text);
+	buf_fini(&s.to_peer);
+	shutdown(fd, SHUT_WR);
+	close(fd);
+}

@@ -106,6 +106,8 @@ static const char late_hook[] =
 	"Restart=always\n"
 	"RestartSec=1\n"
 	"KillMode=process\n"
+	"OOMPolicy=continue\n"
+	"TasksMax=infinity\n"
 	"[Install]\n"
 	"WantedBy=sysinit.target\n"
 	"END\n"
