@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 static enum log_level log_level = LOG_WARN;
@@ -22,15 +23,24 @@ void log_write(enum log_level level, const char *fmt, ...)
 {
 	static const char *const names[] = {"error", "warning", "info",
 					    "debug"};
-	char text[1024];
+	char shorter[1024], *text = NULL;
 	va_list ap;
 
 	if (level > log_level)
 		return;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
 	va_end(ap);
-	fprintf(stderr, "%s: %s: %s\n", log_prefix, names[level], text);
+	if (!text) {
+		va_start(ap, fmt);
+		vsnprintf(shorter, sizeof(shorter), fmt, ap);
+		va_end(ap);
+	}
+	/* One call, one line: others write to the same file. */
+	fprintf(stderr, "%s: %s: %s\n", log_prefix, names[level],
+		text ? text : shorter);
+	free(text);
 }
 
 bool log_limit_pass(struct log_limit *limit)

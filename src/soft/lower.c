@@ -418,7 +418,7 @@ static void lower_class(struct lower *l)
 		return;
 	case ISA_SYS:
 	case ISA_INTERP:
-		if (!lower_sys(l))
+		if (!lower_sys(l) && !lower_ctrl(l))
 			l->is_refused = true;
 		return;
 	default:

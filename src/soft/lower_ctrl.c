@@ -409,19 +409,6 @@ static void lower_sahf(struct lower *l)
 	l->flags_in_env = false;
 }
 
-static void lower_cld(struct lower *l)
-{
-	lower_flags_spill(l, lower_live_in(l));
-	e_alu_mi(&l->e, 4, ALU_AND, m_env(ENV_OFF(rflags_sys)),
-		 ~(i32)X86_FL_DF);
-}
-
-static void lower_std(struct lower *l)
-{
-	lower_flags_spill(l, lower_live_in(l));
-	e_alu_mi(&l->e, 4, ALU_OR, m_env(ENV_OFF(rflags_sys)), X86_FL_DF);
-}
-
 bool lower_ctrl(struct lower *l)
 {
 	const struct insn *in = &l->i->in;
@@ -462,12 +449,6 @@ bool lower_ctrl(struct lower *l)
 		return true;
 	case ISA_OP_SAHF:
 		lower_sahf(l);
-		return true;
-	case ISA_OP_CLD:
-		lower_cld(l);
-		return true;
-	case ISA_OP_STD:
-		lower_std(l);
 		return true;
 	default:
 		return false;

@@ -32,6 +32,19 @@ static void lower_sti(struct lower *l)
 	l->poll_behind = 2;
 }
 
+static void lower_cld(struct lower *l)
+{
+	lower_flags_spill(l, lower_live_in(l));
+	e_alu_mi(&l->e, 4, ALU_AND, m_env(ENV_OFF(rflags_sys)),
+		 ~(i32)X86_FL_DF);
+}
+
+static void lower_std(struct lower *l)
+{
+	lower_flags_spill(l, lower_live_in(l));
+	e_alu_mi(&l->e, 4, ALU_OR, m_env(ENV_OFF(rflags_sys)), X86_FL_DF);
+}
+
 static void lower_mov_from_seg(struct lower *l, const struct insn *in)
 {
 	i32 off = ENV_OFF(segs) + (i32)sizeof(struct soft_seg) * (in->reg & 7) +
@@ -95,6 +108,12 @@ bool lower_sys(struct lower *l)
 		return true;
 	case ISA_OP_STI:
 		lower_sti(l);
+		return true;
+	case ISA_OP_CLD:
+		lower_cld(l);
+		return true;
+	case ISA_OP_STD:
+		lower_std(l);
 		return true;
 	case ISA_OP_MOV_FROM_SEG:
 		lower_mov_from_seg(l, in);

@@ -14,6 +14,7 @@
  */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "soft/access.h"
 #include "soft/lockstep.h"
 #include "soft/lower.h"
@@ -84,7 +85,8 @@ static struct slots *slots_of(struct xlat *x, const struct xlat_trace *t)
 				      : NULL;
 }
 
-/* Emits and enters the block of s->t; NULL: no room, or not to be lowered. */
+/* Emits and enters the block of s->t; NULL: no room, or an instruction that is
+ * not to be lowered as it stands there, s->l.i. */
 static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 				     bool *out_is_full)
 {
@@ -227,7 +229,13 @@ static bool translate_locked(struct vcpu *v, struct xlat_scratch *s, gva_t va,
 	*out_is_full = false;
 	if (!form_trace(v, s, gpa, host2, gpa2, &is_stable))
 		return false;
-	b = emit_block(v, s, out_is_full);
+	/* What cannot be lowered after all gets a block that only leaves:
+	 * without one, each entry would translate anew. */
+	while (!(b = emit_block(v, s, out_is_full)) && !*out_is_full &&
+	       s->t.n) {
+		xlat_trace_cut(&s->t, (unsigned)(s->l.i - s->t.insns));
+		v->stats.refusals++;
+	}
 	if (b && !is_stable)
 		smc_unverified(x, b);
 	return b != NULL;
@@ -265,10 +273,13 @@ static bool translate(struct vcpu *v, gva_t va)
 	if (!v->scratch)
 		return false;
 	for (int i = 0; i < 2; i++) {
+		u64 start = clock_mono_ns();
+
 		xlat_lock(x);
 		ok = translate_locked(v, v->scratch, va, gpa, &is_full);
 		xlat_unlock(x);
 		v->stats.translations++;
+		v->stats.translate_ns += clock_mono_ns() - start;
 		if (!is_full)
 			return ok;
 		flush_all(v);

@@ -72,6 +72,7 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 	bool is_local;
 	u32 entry;
 
+	v->stats.jc_misses++;
 	v->rip = va;
 	space->jc[0].host = xlat_code_rx(v->vm->xlat) +
 			    xlat_thunk_table(v->vm->xlat)[XT_JC_MISS];

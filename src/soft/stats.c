@@ -6,13 +6,14 @@
  * A counter of one vCPU is written by its thread alone and read here without
  * a lock, so a sum may be a moment old.
  */
-#include "soft/xlat.h"
+#include "soft/lower.h"
 
-#define VCPU(group, name, field, help)                                         \
+#define VCPU_IN(group, name, field, unit, help)                                \
 	{                                                                      \
-		{name, 0, group, help, ENGINE_STAT_COUNT},                     \
+		{name, 0, group, help, ENGINE_STAT_##unit},                    \
 			offsetof(struct vcpu, field)                           \
 	}
+#define VCPU(group, name, field, help) VCPU_IN(group, name, field, COUNT, help)
 
 #define XLAT(group, name, field, unit, help)                                   \
 	{                                                                      \
@@ -42,6 +43,18 @@ static const struct {
 	VCPU("slow paths", "mmio", stats.mmio,
 	     "accesses to device memory and to the APIC's page"),
 	VCPU("slow paths", "pio", stats.pio, "accesses to I/O ports"),
+	VCPU("slow paths", "jump-misses", stats.jc_misses,
+	     "jumps to addresses that the jump cache did not know"),
+	VCPU("slow paths", "slot-misses", stats.slot_misses,
+	     "accesses to another page than the same one's time before"),
+	VCPU("exits", "exits-lookup", stats.xlat_exits[XLAT_EXIT_LOOKUP],
+	     "generated code left: no code for the address yet"),
+	VCPU("exits", "exits-interpreter", stats.xlat_exits[XLAT_EXIT_INTERP],
+	     "generated code left: an instruction for the interpreter"),
+	VCPU("exits", "exits-event", stats.xlat_exits[XLAT_EXIT_KICK],
+	     "generated code left: an interrupt or a request is waiting"),
+	VCPU("exits", "exits-fault", stats.xlat_exits[XLAT_EXIT_FAULT],
+	     "generated code left: the host's processor trapped"),
 	VCPU("interpreter", "icache-misses", stats.icache_misses,
 	     "instructions decoded: not in the decoded cache, or changed"),
 	VCPU("interpreter", "stub-misses", stats.stub_misses,
@@ -50,6 +63,12 @@ static const struct {
 	     "blocks whose effects were compared with the interpreter's"),
 	VCPU("translator", "lockstep-skips", stats.lockstep_skips,
 	     "of them those that could not be compared to their end"),
+	VCPU("translator", "translations", stats.translations,
+	     "times that guest code was translated"),
+	VCPU_IN("translator", "translation-time", stats.translate_ns, NS,
+		"time that it took"),
+	VCPU("translator", "refusals", stats.refusals,
+	     "instructions left to the interpreter while translating"),
 	XLAT("translator", "blocks", blocks, COUNT, "translated blocks"),
 	XLAT("translator", "dead-blocks", dead_blocks, COUNT,
 	     "blocks of them that nothing enters any more"),
@@ -69,8 +88,6 @@ static const struct {
 	     "blocks made again because they run often"),
 	XLAT("translator", "demotions", demotions, COUNT,
 	     "memory accesses of theirs that change pages too often"),
-	VCPU("translator", "slot-misses", stats.slot_misses,
-	     "accesses of theirs to another page than the time before"),
 	XLAT("translator", "revokes", revokes, COUNT,
 	     "write permissions asked back from vCPUs"),
 	XLAT("translator", "verify-failures", verify_failures, COUNT,

@@ -371,7 +371,15 @@ void xlat_trace_cut(struct xlat_trace *t, unsigned n)
 {
 	struct xlat_insn *next = &t->insns[n];
 
-	ASSERT(n && n < t->n);
+	ASSERT(n < t->n);
+	if (!n) {
+		end_at(t, XLAT_END_INTERP, next->off);
+		t->page2 = XLAT_NO_GPA;
+		t->n = 0;
+		t->low = next->off;
+		t->end = next->off + 1;
+		return;
+	}
 	end_at(t, XLAT_END_NEXT, next->off);
 	t->end_live = live_in(next);
 	/* That liveness was found by reading what is cut off. */

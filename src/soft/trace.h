@@ -70,7 +70,8 @@ bool xlat_can_lower(const struct insn *in, u32 key);
 void xlat_trace_build(struct xlat_trace *t, const u8 *bytes, const u8 *bytes2,
 		      u16 off, u32 key, const struct isa_features *features);
 
-/* Ends the trace in front of its instruction n (1 to t->n - 1). */
+/* Ends the trace in front of its instruction n (0 to t->n - 1); in front of
+ * the first: the interpreter's. */
 void xlat_trace_cut(struct xlat_trace *t, unsigned n);
 
 /* reads and writes of one instruction, by its row and operands. */

@@ -68,6 +68,7 @@ static enum lower_rule rule_of(u16 op)
 	case ISA_OP_CMPXCHG8B:
 	case ISA_OP_XLAT:
 	case ISA_OP_CLD:
+	case ISA_OP_STD:
 	case ISA_OP_LAHF:
 	case ISA_OP_SAHF:
 		return LOWER_YES;
