@@ -125,7 +125,21 @@ class Report:
         return Plot(self, title).draw()
 
 
-COLOURS = {"skerry": "#1f77b4", "qemu": "#c96a28"}
+# The classes of a plot: for readers with a light and with a dark page.
+STYLE = """<style>
+.page { fill: #ffffff } text { fill: #1f2328 }
+.grid { stroke: #d8dee4 } .one, .spread { stroke: #1f2328 }
+.skerry { fill: #1f77b4 } .qemu { fill: #c96a28 } .other { fill: #777777 }
+@media (prefers-color-scheme: dark) {
+.page { fill: #0d1117 } text { fill: #e6edf3 }
+.grid { stroke: #30363d } .one, .spread { stroke: #e6edf3 }
+.skerry { fill: #4a9be0 } .qemu { fill: #e08a4a } .other { fill: #999999 }
+}
+</style>"""
+
+
+def class_of(engine):
+    return engine if engine in ("skerry", "qemu") else "other"
 
 
 class Plot:
@@ -155,17 +169,17 @@ class Plot:
     def bar(self, y, engine, value, spread, is_bold):
         zero = self.x(10**self.low)
         self.out.append(
-            '<rect x="%.1f" y="%.1f" width="%.1f" height="%d" fill="%s"/>' %
+            '<rect x="%.1f" y="%.1f" width="%.1f" height="%d" class="%s"/>' %
             (zero, y, self.x(value) - zero, self.BAR - 1,
-             COLOURS.get(engine, "#777777")))
+             class_of(engine)))
         end = value
         if spread:
             middle = y + (self.BAR - 1) / 2
             end = max(spread)
             self.out.append(
                 '<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" '
-                'stroke="#000"/>' % (self.x(min(spread)), self.x(end),
-                                     middle, middle))
+                'class="spread"/>' % (self.x(min(spread)), self.x(end),
+                                      middle, middle))
         self.text(self.x(end) + 4, y + self.BAR - 1, "%.2f" % value,
                   'font-weight="bold"' if is_bold else "")
 
@@ -204,21 +218,21 @@ class Plot:
         x = self.LEFT
         for e in self.report.engines:
             self.out.append('<rect x="%d" y="30" width="10" height="10" '
-                            'fill="%s"/>' % (x, COLOURS.get(e, "#777777")))
+                            'class="%s"/>' % (x, class_of(e)))
             self.text(x + 14, 39, e)
             x += 90
         for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000):
             if not self.low <= math.log10(step) <= self.high:
                 continue
             self.out.append(
-                '<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="%s"/>' %
+                '<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" class="%s"/>' %
                 (self.x(step), self.x(step), self.TOP - 6, height,
-                 "#000" if step == 1 else "#ddd"))
+                 "one" if step == 1 else "grid"))
             self.text(self.x(step), self.TOP - 9, "%gx" % step,
                       'text-anchor="middle"')
         return ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" '
                 'height="%d" viewBox="0 0 %d %d" font-family="sans-serif" '
-                'font-size="9">\n<rect width="100%%" height="100%%" '
-                'fill="#fff"/>\n%s\n</svg>\n' %
-                (self.WIDTH, height + 10, self.WIDTH, height + 10,
+                'font-size="9">\n%s\n<rect width="100%%" height="100%%" '
+                'class="page"/>\n%s\n</svg>\n' %
+                (self.WIDTH, height + 10, self.WIDTH, height + 10, STYLE,
                  "\n".join(self.out + body)))

@@ -139,7 +139,7 @@ def the_plot_is_well_formed_and_bars_grow_with_the_logarithm():
     for word in ("a", "b", "all, mean", "3.00", "12.00", "6.00"):
         assert word in words, words
     blue = [float(r.get("width")) for r in tree.iter(space + "rect")
-            if r.get("fill") == "#1f77b4" and r.get("height") == "8"]
+            if r.get("class") == "skerry" and r.get("height") == "8"]
     # In order: a 3, its group's mean 3, b 12, its group's mean 12, all 6.
     same(len(blue), 5)
     step = blue[2] - blue[0]  # a factor of 4
