@@ -144,12 +144,17 @@ static void cut_at_block(struct xlat *x, struct xlat_trace *t)
 {
 	const struct slots *s = slots_of(x, t);
 	unsigned keep = s ? slots_length(s, t->page + t->first) : 0;
+	u64 lines = atomic_load_explicit(&smc_page_of(x, t->page)->code,
+					 memory_order_relaxed);
 
 	if (t->page2 != XLAT_NO_GPA || t->key & XLAT_KEY_LOCKSTEP)
 		return;
 	for (unsigned i = MAX(keep, 1u); i < t->n; i++) {
-		if (xlat_find(x, t->page + t->insns[i].off, XLAT_NO_GPA,
-			      t->key)) {
+		unsigned off = t->insns[i].off;
+
+		/* Most lines have no code yet: no look into a cold hash. */
+		if (lines & BIT64(off / 64) &&
+		    xlat_find(x, t->page + off, XLAT_NO_GPA, t->key)) {
 			xlat_trace_cut(t, i);
 			return;
 		}
