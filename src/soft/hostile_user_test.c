@@ -20,7 +20,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <xmmintrin.h>
 
 #include "soft/soft_sys.h"
 #include "soft/tiervm.h"
@@ -289,18 +288,6 @@ static void set_mode(struct testvm *t, bool is_64, u32 flags)
 	soft_mode_changed(v);
 }
 
-/* What C needs of the CPU is the host's again (I5). */
-static bool host_is_own(void)
-{
-	u16 cw;
-	u64 flags;
-
-	__asm__ volatile("fnstcw %0" : "=m"(cw));
-	__asm__ volatile("pushfq; popq %0" : "=r"(flags));
-	return _mm_getcsr() >> 7 == 0x3f && cw == 0x37f &&
-	       !(flags & (X86_FL_DF | X86_FL_AC | X86_FL_TF | X86_FL_NT));
-}
-
 static int run_bytes(struct testvm *t, const u8 *bytes, u32 n, enum tier tier)
 {
 	u8 b[18];
@@ -358,7 +345,7 @@ static void check_row(struct testvm *t, const struct user_row *r, bool is_64,
 		ok &= v->exc.error == 0;
 	if (!ok)
 		complain(r->name, is_64, tier, vector, v);
-	if (!host_is_own())
+	if (!tier_host_is_own())
 		complain("host state", is_64, tier, vector, v);
 }
 

@@ -9,6 +9,8 @@
  */
 #pragma once
 
+#include <xmmintrin.h>
+
 #include "soft/testvm.h"
 #include "soft/xlat.h"
 
@@ -37,6 +39,8 @@ static inline struct testvm *tier_new(void)
 	struct testvm *t = tv_new();
 
 	assert_non_null(t->vm->xlat);
+	/* cmocka has its own around each test. */
+	assert_int_equal(soft_stubs_install_signals(NULL), 0);
 	xlat_flush_all(t->vm->xlat);
 	return t;
 }
@@ -88,6 +92,18 @@ static inline void tier_simd(struct vcpu *v)
 	soft_mode_changed(v);
 }
 
+/* What C needs of the CPU is the host's again (I5). */
+static inline bool tier_host_is_own(void)
+{
+	u16 cw;
+	u64 flags;
+
+	__asm__ volatile("fnstcw %0" : "=m"(cw));
+	__asm__ volatile("pushfq; popq %0" : "=r"(flags));
+	return _mm_getcsr() >> 7 == 0x3f && cw == 0x37f &&
+	       !(flags & (X86_FL_DF | X86_FL_AC | X86_FL_TF | X86_FL_NT));
+}
+
 /* Returns the vector of the exception that ended the program; -1: HLT. */
 static inline int tier_run(struct vcpu *v, enum tier tier)
 {
@@ -115,4 +131,27 @@ static inline int tier_run(struct vcpu *v, enum tier tier)
 	v->fpu_loaded = false;
 	v->shadow = 0;
 	return vector;
+}
+
+/* Raises #UD behind the bytes, which must be fewer than TIER_END. */
+#define TIER_END 0x40u
+static inline int tier_run_bytes(struct testvm *t, const void *bytes, size_t n,
+				 enum tier tier)
+{
+	u8 b[TIER_END + 2];
+
+	assert_true(n <= TIER_END);
+	memset(b, 0x90, sizeof(b));
+	memcpy(b, bytes, n);
+	b[TIER_END] = 0x0f;
+	b[TIER_END + 1] = 0x0b;
+	tier_load(t, TV_CODE, b, sizeof(b));
+	t->v->rip = TV_CODE;
+	return tier_run(t->v, tier);
+}
+
+/* Ended as it should, behind its last instruction? */
+static inline bool tier_is_at_end(const struct vcpu *v, int vector)
+{
+	return vector == X86_VEC_UD && v->rip == TV_CODE + TIER_END;
 }
