@@ -420,6 +420,61 @@ void soft_probe(struct vcpu *v, gva_t va, size_t n, unsigned how)
 		page_get(v, at, how, &p);
 }
 
+/* ---- locked accesses over two pages ---- */
+
+/* What the pages are now; false: not memory that may be accessed so. */
+static bool span_again(struct vcpu *v, gva_t va, size_t n, unsigned how,
+		       struct span *s)
+{
+	if (atomic_load(&v->requests) & SOFT_REQ_FLUSH)
+		soft_tlb_flush(v, false);
+	for (int i = 0; i < 2; i++) {
+		gva_t at = soft_va_wrap(v, i ? va + s->first : va, how);
+		const struct mem_slot *slot;
+		struct walk w;
+
+		if (soft_walk(v, at, how, 0, &w) != WALK_OK)
+			return false;
+		walk_stored(v, &w);
+		slot = soft_walk_slot(v, &w);
+		if (!slot)
+			return false;
+		s->pages[i] =
+			(struct page){.host = slot->hva + (w.gpa - slot->gpa),
+				      .gpa = w.gpa,
+				      .is_rom = slot->flags & MEM_SLOT_ROM};
+	}
+	return true;
+}
+
+static bool is_scattered_ram(const struct span *s, size_t n)
+{
+	const struct page *p = s->pages;
+
+	return s->first < n && p[0].host && p[1].host && !p[0].is_rom &&
+	       !p[1].is_rom && p[1].host != p[0].host + s->first;
+}
+
+#define SPLIT_TRIES 8
+
+/* The host CPU cannot lock two pages that are no neighbours in its memory: no
+ * other vCPU runs until the commit. v may be parked on the way there, so the
+ * pages are looked up anew. Who keeps changing them has no atomicity. */
+static bool exclude_others(struct vcpu *v, gva_t va, size_t n, unsigned how,
+			   struct span *s)
+{
+	for (int i = 0; i < SPLIT_TRIES; i++) {
+		if (!is_scattered_ram(s, n) || v->on_copies)
+			return false;
+		soft_pause_others(v);
+		if (span_again(v, va, n, how, s))
+			return true;
+		soft_resume_all(v->vm, v);
+		span_get(v, va, n, how, s); /* or raises */
+	}
+	return false;
+}
+
 /* ---- stub operands ---- */
 
 void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
@@ -432,8 +487,8 @@ void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 	o->va = va;
 	o->size = (u16)n;
 	o->is_bounced = false;
-	o->is_locked = false;
 	span_get(v, va, n, how, &s);
+	o->is_locked = is_lock && exclude_others(v, va, n, how, &s);
 	if (is_write && is_read)
 		watch(v, soft_va_wrap(v, va, how), n, SOFT_R);
 	for (int i = 0; i < 2; i++) {
@@ -452,36 +507,34 @@ void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 		o->host = s.pages[0].host;
 		return;
 	}
-	if (is_lock && s.first < n) {
-		pthread_mutex_lock(&v->vm->split_lock);
-		o->is_locked = true;
-	}
 	o->is_bounced = true;
 	o->host = o->bounce;
 	if (is_read)
 		span_read(v, &s, o->bounce, n);
 }
 
+static void bounce_commit(struct vcpu *v, const struct soft_operand *o)
+{
+	struct span s = {.first = o->first};
+
+	for (int i = 0; i < 2; i++) {
+		s.pages[i].host = o->part_host[i];
+		s.pages[i].gpa = o->part_gpa[i];
+	}
+	span_write(v, &s, o->bounce, o->size);
+}
+
 void soft_operand_commit(struct vcpu *v, struct soft_operand *o, bool is_write)
 {
-	if (!o->is_bounced) {
-		if (is_write)
-			stored(v, o->part_gpa[0], o->first);
-		if (is_write && o->first < o->size)
+	if (is_write && o->is_bounced) {
+		bounce_commit(v, o);
+	} else if (is_write) {
+		stored(v, o->part_gpa[0], o->first);
+		if (o->first < o->size)
 			stored(v, o->part_gpa[1], o->size - o->first);
-		return;
-	}
-	if (is_write) {
-		struct span s = {.first = o->first};
-
-		for (int i = 0; i < 2; i++) {
-			s.pages[i].host = o->part_host[i];
-			s.pages[i].gpa = o->part_gpa[i];
-		}
-		span_write(v, &s, o->bounce, o->size);
 	}
 	if (o->is_locked)
-		pthread_mutex_unlock(&v->vm->split_lock);
+		soft_resume_all(v->vm, v);
 	o->is_locked = false;
 }
 

@@ -97,7 +97,7 @@ void oracle_guest_init(struct oracle_guest *g, bool is_translated)
 	g->vm->mem = mem_new();
 	ASSERT(mem_slot_add(g->vm->mem, &slot, NULL) == 0);
 	g->vm->physical_address_bits = 40;
-	pthread_mutex_init(&g->vm->split_lock, NULL);
+	pthread_mutex_init(&g->vm->pause_lock, NULL);
 	g->vm->features = x86_cpuid_host_isa();
 	g->vm->stubs = soft_stubs_new(NULL);
 	ASSERT(g->vm->stubs);

@@ -140,6 +140,19 @@ void soft_pause_all(struct engine_vm *vm, struct vcpu *self)
 	}
 }
 
+void soft_pause_others(struct vcpu *v)
+{
+	bool was_loaded = v->fpu_loaded;
+
+	if (was_loaded)
+		soft_fpu_leave(v);
+	v->fpu_loaded = false;
+	soft_pause_all(v->vm, v);
+	if (was_loaded)
+		soft_fpu_enter(v);
+	v->fpu_loaded = was_loaded;
+}
+
 void soft_resume_all(struct engine_vm *vm, struct vcpu *self)
 {
 	for (u32 i = 0; i < VCPUS_MAX; i++) {

@@ -246,21 +246,11 @@ static bool translate_locked(struct vcpu *v, struct xlat_scratch *s, gva_t va,
 	return b != NULL;
 }
 
-/* v may be parked on the way, for somebody who reads its state: the x87
- * registers are where they are found then. */
 static void flush_all(struct vcpu *v)
 {
-	bool was_loaded = v->fpu_loaded;
-
-	if (was_loaded)
-		soft_fpu_leave(v);
-	v->fpu_loaded = false;
-	soft_pause_all(v->vm, v);
+	soft_pause_others(v);
 	xlat_flush_all(v->vm->xlat);
 	soft_resume_all(v->vm, v);
-	if (was_loaded)
-		soft_fpu_enter(v);
-	v->fpu_loaded = was_loaded;
 }
 
 /* Makes the block at va; false: nothing can be translated there. Raises the

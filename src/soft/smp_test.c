@@ -211,6 +211,43 @@ static void hostile_31_locked_operations_lose_no_count(void **s)
 	smp_free(t);
 }
 
+/* Linear 16 MiB: two pages that are no neighbours in memory. */
+#define SPLIT_VIEW 0x1000000u
+#define SPLIT_PT   0xb000u
+
+SMP_CODE(add_word, "1: lock incw (%rdi)\n dec %ebp\n jnz 1b\n" SMP_DONE);
+
+/* One vCPU counts over both pages, the other, or an XADD, in the first. */
+static void hostile_31_lock_over_scattered_pages_excludes_all_others(void **s)
+{
+	const u32 times = 15000;
+
+	(void)s;
+	for (u32 n = 2; n <= 4; n += 2) {
+		struct smpvm *t = smp_new(n);
+
+		st_le64(t->ram + SMP_PML4 + 0x2000 + 8 * 8, SPLIT_PT | 7);
+		st_le64(t->ram + SPLIT_PT, 0x700000 | 7);
+		st_le64(t->ram + SPLIT_PT + 8, 0x600000 | 7);
+		for (u32 i = 0; i < n; i++) {
+			gpa_t at = SMP_CODE0 + 0x8000 * i;
+
+			if (i & 1)
+				SMP_LOAD(t, at, add_word);
+			else
+				SMP_LOAD(t, at, add_inc);
+			t->v[i]->rip = at;
+			t->v[i]->gpr[X86_RDI] =
+				i & 1 ? 0x700ffe : SPLIT_VIEW + 0xffe;
+			t->v[i]->gpr[X86_RBP] = times;
+		}
+		smp_run(t);
+		assert_int_equal(ld_le16(t->ram + 0x700ffe), n * times);
+		assert_int_equal(ld_le16(t->ram + 0x600000), 0);
+		smp_free(t);
+	}
+}
+
 /* ---- code changed by another vCPU and by DMA ---- */
 
 /* SMP_VARS: +0 the value that the patched code must give, +64 the rounds of
@@ -400,6 +437,8 @@ int main(void)
 		cmocka_unit_test(
 			litmus_messages_arrive_behind_what_they_announce),
 		cmocka_unit_test(hostile_31_locked_operations_lose_no_count),
+		cmocka_unit_test(
+			hostile_31_lock_over_scattered_pages_excludes_all_others),
 		cmocka_unit_test(
 			hostile_32_code_patched_by_flag_and_serialize_is_new),
 		cmocka_unit_test(

@@ -260,8 +260,6 @@ struct engine_vm {
 	bool is_amd; /* the vendor presented: AMD or Hygon */
 	_Atomic bool extint;
 	_Atomic u64 device_writes; /* to RAM, that devices have told of */
-	/* Held by locked accesses that cross a page (mmu.c). */
-	pthread_mutex_t split_lock;
 };
 
 /* All spaces of the vCPU; own thread, or it is parked. */
@@ -353,14 +351,14 @@ struct soft_operand {
 	gva_t va;
 	u16 size;
 	bool is_bounced;
-	bool is_locked; /* holds vm->split_lock */
+	bool is_locked; /* all other vCPUs are paused */
 	u16 first; /* bytes on the first page; a bounce's destinations: */
 	u8 *part_host[2]; /* NULL: part_gpa through mem_mmio_write */
 	gpa_t part_gpa[2];
 	u8 bounce[64] __attribute__((aligned(64)));
 };
 /* how: SOFT_R, SOFT_W, or both for read-modify-write. is_lock: a LOCKed
- * access; across pages it is made exclusive among vCPUs. After the stub ran,
+ * access; across pages no other vCPU runs until the commit. After the stub ran,
  * soft_operand_commit() writes a bounce back and ends code that was there. */
 void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 		      size_t n, bool is_read, bool is_write, bool is_lock);
@@ -586,6 +584,9 @@ void soft_request_nmi(struct vcpu *v);
  * thread (v != NULL: the caller's own) or on another (NULL). */
 void soft_pause_all(struct engine_vm *vm, struct vcpu *self);
 void soft_resume_all(struct engine_vm *vm, struct vcpu *self);
+/* soft_pause_all() in the middle of an instruction of v's: should v be parked
+ * on the way, its x87 registers are where they are looked for. */
+void soft_pause_others(struct vcpu *v);
 /* park.c, for vcpu_run: entry and exit, and the park point. */
 void soft_run_begin(struct vcpu *v);
 void soft_run_end(struct vcpu *v);

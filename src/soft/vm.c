@@ -143,7 +143,6 @@ static void vm_destroy(struct engine_vm *vm)
 	xlat_free(vm->xlat);
 	free(vm->cpuid);
 	pthread_mutex_destroy(&vm->pause_lock);
-	pthread_mutex_destroy(&vm->split_lock);
 	free(vm);
 }
 
@@ -166,7 +165,6 @@ static int vm_create(const struct engine_vm_config *cfg,
 	vm->cfg = *cfg;
 	vm->vcpu_count = cfg->vcpu_count;
 	pthread_mutex_init(&vm->pause_lock, NULL);
-	pthread_mutex_init(&vm->split_lock, NULL);
 	rc = copy_cpuid(vm, cfg->cpuid, err);
 	if (rc < 0)
 		goto fail;
