@@ -207,7 +207,7 @@ static bool rights_allow(const struct vcpu *v, const struct walk *w,
 			return false;
 		if (is_user_page && !(how & SOFT_X) &&
 		    (v->cr4 & X86_CR4_SMAP) &&
-		    (v->cpl == 3 || !(v->rflags_sys & X86_FL_AC)))
+		    (how & SOFT_SUPER || !(v->rflags_sys & X86_FL_AC)))
 			return false;
 	}
 	return !((how & SOFT_X) && (w->rights & X86_PTE_NX));
