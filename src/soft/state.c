@@ -436,15 +436,17 @@ static u64 find_msr(const struct vcpu_state *in, u32 index)
 	return 0;
 }
 
+/* Counters that are less than a second apart are taken for one that all vCPUs
+ * share, read one after the other. The first vCPU's may be the VM's own, too:
+ * that one may go on from where it is, but never back. */
 static void set_tsc(struct vcpu *v, const struct vcpu_state *in)
 {
 	u64 adjust = find_msr(in, X86_MSR_TSC_ADJUST);
 	u64 base = soft_host_tsc() + adjust - find_msr(in, X86_MSR_TSC);
-	u64 gap = base - v->vm->clock_base_tsc;
+	i64 back = (i64)(base - v->vm->clock_base_tsc);
+	i64 second = (i64)v->vm->tsc_khz * 1000;
 
-	if ((i64)gap < 0)
-		gap = -gap;
-	if (gap > v->vm->tsc_khz * 1000)
+	if (back > second || back < -second || (v->id == 0 && back < 0))
 		v->vm->clock_base_tsc = base;
 	v->tsc_adjust = (i64)adjust;
 	v->tsc_offset = (i64)(adjust - v->vm->clock_base_tsc);
