@@ -14,7 +14,11 @@
  * nobody would have read.
  *
  * A difference is shrunk: instructions become NOPs while it stays.
+ *
+ * The second half of the tests does the same to guests that are disturbed: one
+ * is stepped by TF, one is kicked all the time.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/time.h>
@@ -89,6 +93,7 @@ struct machines {
 	struct oracle_guest t0, t1;
 	struct oracle_state got;
 	const char *tier;
+	bool is_stepped;
 	unsigned wild, deaths;
 	struct pool pool;
 };
@@ -211,6 +216,50 @@ static void run_translated(struct vcpu *v)
 	}
 }
 
+static void run_interpreted(struct vcpu *v)
+{
+	soft_interp(v);
+	while (soft_is_kicked(v) && !watched.is_stopped) {
+		atomic_store(&v->go, SOFT_GO);
+		soft_interp(v);
+	}
+}
+
+static unsigned steps;
+
+/* With TF, whose traps find nobody but this. */
+static void run_stepped(struct vcpu *v)
+{
+	sigjmp_buf outer;
+
+	memcpy(&outer, &v->unwind, sizeof(outer));
+	v->rflags_sys |= X86_FL_TF;
+	if (sigsetjmp(v->unwind, 0)) {
+		v->shadow = 0;
+		if (v->exc.vector != X86_VEC_DB || !v->exc.is_trap) {
+			memcpy(&v->unwind, &outer, sizeof(outer));
+			siglongjmp(v->unwind, SOFT_UNWIND_EXCEPTION);
+		}
+		steps++;
+	}
+	run_translated(v);
+}
+
+/* Would TF show? */
+static bool reads_tf(const struct seq *s, const struct isa_features *features)
+{
+	for (unsigned i = 0; i < s->total; i++) {
+		const struct seq_item *it = &s->items[i];
+		struct insn in;
+
+		if (x86_decode(&in, it->bytes, it->len, s->mode, features) >
+			    0 &&
+		    (in.row->op == ISA_OP_PUSHF || in.row->op == ISA_OP_POPF))
+			return true;
+	}
+	return false;
+}
+
 /* What differs, or NULL. */
 static const char *compare(struct machines *m, const struct seq *s,
 			   struct oracle_case *c)
@@ -220,10 +269,11 @@ static const char *compare(struct machines *m, const struct seq *s,
 	u64 mask = 0, native = c->out.rflags;
 	bool is_flushed = oracle_one_in(4); /* not by what time decides */
 
-	if (is_not_ours(c))
+	if (is_not_ours(c) ||
+	    (m->is_stepped && reads_tf(s, &m->t0.vm->features)))
 		return NULL;
 	m->tier = "interpreted";
-	run_guest(m, &m->t0, c, soft_interp);
+	run_guest(m, &m->t0, c, run_interpreted);
 	if (is_order_unsaid(c->out.fault, m->got.fault))
 		return NULL;
 	what = oracle_difference(&m->got, &c->out, 0, c->mode);
@@ -231,8 +281,8 @@ static const char *compare(struct machines *m, const struct seq *s,
 		return is_wild(m, c) ? NULL : what;
 	if (is_flushed)
 		soft_tlb_flush(m->t1.v, false);
-	m->tier = "translated";
-	run_guest(m, &m->t1, c, run_translated);
+	m->tier = m->is_stepped ? "stepped" : "translated";
+	run_guest(m, &m->t1, c, m->is_stepped ? run_stepped : run_translated);
 	if (c->out.fault == X86_VEC_GP && !soft_is_canonical(m->got.rip))
 		return NULL; /* generated code faults behind the branch */
 	if (is_complete(s, c)) {
@@ -363,10 +413,30 @@ static void machines_init(struct machines *m)
 	watch(m);
 }
 
-static void run(u8 mode, const u8 (*fixed)[16], unsigned count)
+/* ---- guests that are disturbed ---- */
+
+enum disturbance { QUIET, STEPPED, KICKED };
+
+static _Atomic bool storm_ends;
+
+static void *storm(void *arg)
+{
+	struct machines *m = arg;
+
+	while (!storm_ends) {
+		soft_kick(m->t0.v);
+		soft_kick(m->t1.v);
+		sched_yield();
+	}
+	return NULL;
+}
+
+static void run(u8 mode, const u8 (*fixed)[16], unsigned count,
+		enum disturbance how)
 {
 	static struct machines m;
 	struct counts c = {0};
+	pthread_t kicker;
 
 #ifdef __SANITIZE_ADDRESS__
 	/* ASan's shadow is mapped, so a wild address of the native run reads
@@ -375,6 +445,11 @@ static void run(u8 mode, const u8 (*fixed)[16], unsigned count)
 	skip();
 #endif
 	machines_init(&m);
+	m.is_stepped = how == STEPPED;
+	steps = 0;
+	storm_ends = false;
+	if (how == KICKED)
+		assert_int_equal(pthread_create(&kicker, NULL, storm, &m), 0);
 	if (mode != X86_MODE_64 && !oracle_has_ldt(m.o))
 		count = 0;
 	for (unsigned left = count; left && !c.bad;) {
@@ -388,6 +463,10 @@ static void run(u8 mode, const u8 (*fixed)[16], unsigned count)
 		      count, c.complete, count * STATES, c.skipped, m.wild,
 		      m.deaths, c.bad);
 	unwatch();
+	storm_ends = true;
+	if (how == KICKED)
+		pthread_join(kicker, NULL);
+	assert_true(how != STEPPED || steps >= count);
 	oracle_free(m.o);
 	oracle_guest_fini(&m.t0);
 	oracle_guest_fini(&m.t1);
@@ -399,12 +478,12 @@ static void run(u8 mode, const u8 (*fixed)[16], unsigned count)
 
 static void sequences_leave_what_the_host_leaves(void **state)
 {
-	run(X86_MODE_64, NULL, sequences);
+	run(X86_MODE_64, NULL, sequences, QUIET);
 }
 
 static void sequences_of_32_bit_code_leave_the_same(void **state)
 {
-	run(X86_MODE_32, NULL, sequences / 2);
+	run(X86_MODE_32, NULL, sequences / 2, QUIET);
 }
 
 static void sequences_that_once_differed_do_not(void **state)
@@ -421,7 +500,19 @@ static void sequences_that_once_differed_do_not(void **state)
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(once); i++)
-		run(once[i].mode, once[i].insns, 600);
+		run(once[i].mode, once[i].insns, 600, QUIET);
+}
+
+static void hostile_40_sequences_that_are_stepped_leave_the_same(void **state)
+{
+	run(X86_MODE_64, NULL, sequences / 4, STEPPED);
+	run(X86_MODE_32, NULL, sequences / 8, STEPPED);
+}
+
+static void hostile_40_sequences_under_a_storm_of_kicks_leave_the_same(void **s)
+{
+	run(X86_MODE_64, NULL, sequences / 4, KICKED);
+	run(X86_MODE_32, NULL, sequences / 8, KICKED);
 }
 
 int main(int argc, char **argv)
@@ -430,6 +521,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(sequences_that_once_differed_do_not),
 		cmocka_unit_test(sequences_leave_what_the_host_leaves),
 		cmocka_unit_test(sequences_of_32_bit_code_leave_the_same),
+		cmocka_unit_test(
+			hostile_40_sequences_that_are_stepped_leave_the_same),
+		cmocka_unit_test(
+			hostile_40_sequences_under_a_storm_of_kicks_leave_the_same),
 	};
 
 	if (argc > 1)
