@@ -3,6 +3,7 @@
 #include "test/test.h"
 
 #include "soft/lower.h"
+#include "soft/seq_gen.h"
 #include "x86/cpuid.h"
 
 static u8 code[XLAT_THUNK_BYTES + 2 * LOWER_CODE_MAX];
@@ -63,18 +64,20 @@ static void emitted_code_passes(void **state)
 	assert_true(slots.next[0] && slots.next[1]);
 }
 
-/* Puts n bytes in front of all, with room for them. */
+/* n bytes instead of a block; what: NULL, they pass. */
 static void refused(const u8 *bytes, unsigned n, const char *what)
 {
 	struct xlat_block b = emit(0, false);
 	const char *got;
 
-	memset(code + b.code, 0x90, 16);
+	memset(code + b.code, 0x90, 64);
 	memcpy(code + b.code, bytes, n);
-	b.code_end = b.code + 16;
+	b.code_end = b.code + 64;
+	b.cold_end = b.cold; /* which leads back to what was here */
 	got = verify(&b);
-	assert_non_null(got);
-	assert_string_equal(got, what);
+	if (!got != !what || (got && strcmp(got, what)))
+		fail_msg("%s, not: %s", got ? got : "passes",
+			 what ? what : "passes");
 }
 #define REFUSED(what, ...)                                                     \
 	refused((const u8[]){__VA_ARGS__}, sizeof((const u8[]){__VA_ARGS__}),  \
@@ -113,6 +116,105 @@ static void other_code_is_refused(void **state)
 		0x25, 0, 0, 0, 0x10);
 	REFUSED("an address of another kind", 0x64, 0x48, 0x8b, 0x01);
 	REFUSED("bytes that are no instruction", 0x06);
+}
+
+/* ---- lookups ---- */
+
+#define TLB_FIELD(field)                                                       \
+	((u32)(ENV_OFF(super) + offsetof(struct soft_space, tlb) +             \
+	       offsetof(struct soft_tlb_entry, field)))
+
+struct lookup {
+	u32 mask, tag, room, page;
+	u8 ja;	/* opcode */
+	u8 add; /* opcode of the ADD */
+};
+
+static const struct lookup good = {(SOFT_TLB_ENTRIES - 1) << 5,
+				   TLB_FIELD(tag_r),
+				   4,
+				   TLB_FIELD(hva_page),
+				   0x87,
+				   0x03};
+
+/* and ecx, mask; sub rax, [rsp + rcx + tag]; cmp rax, 4096 - room; ja back to
+ * the start; add rax, [rsp + rcx + page]; then what is to be done with it. */
+static void looked_up(const struct lookup *k, const u8 *use, unsigned n,
+		      const char *what)
+{
+	u8 b[64] = {0x81, 0xe1};
+
+	st_le32(b + 2, k->mask);
+	memcpy(b + 6, "\x48\x2b\x84\x0c", 4);
+	st_le32(b + 10, k->tag);
+	memcpy(b + 14, "\x48\x81\xf8", 3);
+	st_le32(b + 17, PAGE_BYTES - k->room);
+	b[21] = 0x0f;
+	b[22] = k->ja;
+	st_le32(b + 23, (u32)-27);
+	memcpy(b + 27, (const u8[]){0x48, k->add, 0x84, 0x0c}, 4);
+	st_le32(b + 31, k->page);
+	memcpy(b + 35, use, n);
+	refused(b, 35 + n, what);
+}
+#define LOOKED_UP(k, what, ...)                                                \
+	looked_up(k, (const u8[]){__VA_ARGS__},                                \
+		  sizeof((const u8[]){__VA_ARGS__}), what)
+
+static void accesses_stay_inside_what_was_looked_up(void **state)
+{
+	struct lookup k = good;
+
+	LOOKED_UP(&good, NULL, 0x8b, 0x08); /* mov ecx, [rax] */
+	LOOKED_UP(&good, NULL, 0x48, 0x89, 0xc2, 0x8b, 0x0a); /* by rdx */
+	LOOKED_UP(&good, "an operand beyond what was looked up", 0x48, 0x8b,
+		  0x08);
+	LOOKED_UP(&good, "an operand beyond what was looked up", 0x8b, 0x48, 1);
+	LOOKED_UP(&good, "a store to what was looked up for loads", 0x89, 0x08);
+	/* overwritten; a leaf has been called; two ways meet */
+	LOOKED_UP(&good, "an operand without a lookup", 0x48, 0x89, 0xd0, 0x8b,
+		  0x08);
+	LOOKED_UP(&good, "an operand without a lookup", 0xeb, 0, 0x8b, 0x08);
+	k.tag = TLB_FIELD(tag_w);
+	LOOKED_UP(&k, NULL, 0x89, 0x08);
+	/* through a group's field, and what else was put there */
+	LOOKED_UP(&k, NULL, 0x48, 0x89, 0x44, 0x24, ENV_OFF(group), 0x48, 0x8b,
+		  0x54, 0x24, ENV_OFF(group), 0x89, 0x0a);
+	LOOKED_UP(&k, "an operand without a lookup", 0x48, 0x89, 0x4c, 0x24,
+		  ENV_OFF(group), 0x48, 0x8b, 0x54, 0x24, ENV_OFF(group), 0x89,
+		  0x0a);
+}
+
+static void lookups_are_whole(void **state)
+{
+	const char *no_bound = "an index without a bound";
+	const char *not_compared = "a page that was not compared";
+	struct lookup k = good;
+
+	k.mask = SOFT_TLB_ENTRIES << 5;
+	LOOKED_UP(&k, no_bound, 0x90);
+	k = good;
+	k.mask = ((SOFT_TLB_ENTRIES - 1) << 5) | 1;
+	LOOKED_UP(&k, no_bound, 0x90);
+	k = good;
+	k.tag = TLB_FIELD(meta);
+	LOOKED_UP(&k, not_compared, 0x90);
+	k = good;
+	k.room = 0;
+	LOOKED_UP(&k, not_compared, 0x90);
+	k.room = GROUP_SPAN + 1;
+	LOOKED_UP(&k, not_compared, 0x90);
+	k = good;
+	k.ja = 0x82; /* jb */
+	LOOKED_UP(&k, not_compared, 0x90);
+	k = good;
+	k.add = 0x01; /* add [table], rax */
+	LOOKED_UP(&k, "a store into a table", 0x90);
+	k.add = 0x2b;
+	LOOKED_UP(&k, "a page that is not added", 0x90);
+	/* jmp behind the JA; jmp into the CMP */
+	LOOKED_UP(&good, "a jump into a lookup", 0xeb, 27 - 37);
+	LOOKED_UP(&good, "a jump into an instruction", 0xeb, 16 - 37);
 }
 
 /* One instruction at a time, so that nothing else can be the reason. */
@@ -167,11 +269,68 @@ static void what_can_be_lowered_is_lowered(void **state)
 	assert_true(count > 10000);
 }
 
+/* ---- what is emitted for random sequences ---- */
+
+#define SEQUENCES 20000
+
+static void verify_from(const u8 *page, u16 off, u32 key, bool has_slots)
+{
+	struct xlat_block b = {0};
+	const char *what;
+	u32 at;
+
+	xlat_trace_build(&t, page, NULL, off, key, &host);
+	t.page = 0;
+	l.e = (struct emit){.rw = code,
+			    .pos = XLAT_THUNK_BYTES,
+			    .end = XLAT_THUNK_BYTES + LOWER_CODE_MAX};
+	l.t = &t;
+	l.i = NULL;
+	l.slots = has_slots ? &slots : NULL;
+	if (!lower_trace(&l, &b))
+		return;
+	what = lower_verify(&l, &b, &host, &at);
+	if (what)
+		fail_msg("key %#x: %s at %#x: %02x %02x %02x %02x", key, what,
+			 at, code[at], code[at + 1], code[at + 2],
+			 code[at + 3]);
+}
+
+static void code_of_random_sequences_passes(void **state)
+{
+	static const u32 keys[] = {0, XLAT_KEY_USER,
+				   XLAT_KEY_USER | XLAT_KEY_NOGROUP};
+	static u8 page[PAGE_BYTES];
+	struct seq s;
+
+	(void)emit(0, false);
+	slots.is_forced = true;
+	for (unsigned i = 0; i < SEQUENCES; i++) {
+		u32 mode = i % 4 ? X86_MODE_64 : X86_MODE_32;
+		u32 key = mode == X86_MODE_32 ? XLAT_KEY_32 : 0;
+		u16 off;
+
+		seq_generate(&s, mode, &host);
+		off = s.rip & (PAGE_BYTES - 1);
+		memset(page, 0x90, sizeof(page));
+		for (unsigned k = 0; k < s.total; k++)
+			for (unsigned n = 0; n < s.items[k].len; n++)
+				page[(off + s.items[k].off + n) % PAGE_BYTES] =
+					s.items[k].bytes[n];
+		for (unsigned k = 0; k < ARRAY_SIZE(keys); k++)
+			verify_from(page, off, key | keys[k], i & 1);
+	}
+	slots.is_forced = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(emitted_code_passes),
 		cmocka_unit_test(other_code_is_refused),
+		cmocka_unit_test(accesses_stay_inside_what_was_looked_up),
+		cmocka_unit_test(lookups_are_whole),
+		cmocka_unit_test(code_of_random_sequences_passes),
 		cmocka_unit_test(what_can_be_lowered_is_lowered),
 	};
 
