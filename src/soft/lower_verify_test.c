@@ -269,6 +269,33 @@ static void what_can_be_lowered_is_lowered(void **state)
 	assert_true(count > 10000);
 }
 
+/* ---- room ---- */
+
+/* Whatever room there is: not a byte behind it, and false when it is short. */
+static void i3_the_emitter_stays_in_its_reservation(void **state)
+{
+	struct xlat_block whole = emit(0, false);
+	u32 need = whole.code_end - whole.code;
+
+	for (u32 room = 0; room < need + 32; room++) {
+		struct xlat_block b = {0};
+		u32 cold = XLAT_THUNK_BYTES + LOWER_CODE_MAX;
+
+		memset(code, 0xa5, sizeof(code));
+		l.e = (struct emit){.rw = code,
+				    .pos = XLAT_THUNK_BYTES,
+				    .end = XLAT_THUNK_BYTES + room};
+		l.slots = NULL;
+		assert_int_equal(lower_trace(&l, &b), room >= need);
+		for (u32 i = 0; i < XLAT_THUNK_BYTES; i++)
+			assert_int_equal(code[i], 0xa5);
+		for (u32 i = XLAT_THUNK_BYTES + room; i < cold; i++)
+			assert_int_equal(code[i], 0xa5);
+		for (u32 i = MAX(b.cold_end, cold); i < sizeof(code); i++)
+			assert_int_equal(code[i], 0xa5);
+	}
+}
+
 /* ---- what is emitted for random sequences ---- */
 
 #define SEQUENCES 20000
@@ -330,6 +357,7 @@ int main(void)
 		cmocka_unit_test(other_code_is_refused),
 		cmocka_unit_test(accesses_stay_inside_what_was_looked_up),
 		cmocka_unit_test(lookups_are_whole),
+		cmocka_unit_test(i3_the_emitter_stays_in_its_reservation),
 		cmocka_unit_test(code_of_random_sequences_passes),
 		cmocka_unit_test(what_can_be_lowered_is_lowered),
 	};
