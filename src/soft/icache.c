@@ -188,7 +188,9 @@ static void bind_access(struct soft_entry *e)
 		}
 	}
 	e->is_locked = e->insn.prefixes & X86_P_LOCK || row->op == ISA_OP_XCHG;
-	e->needs_alignment = row->attr & ISA_ALIGN;
+	/* SHA's operands are the host's to judge: AMD's CPUs (seen on Zen 5)
+	 * take them anywhere, SDM 2 has #GP. */
+	e->needs_alignment = row->attr & ISA_ALIGN && row->feature != ISA_F_SHA;
 }
 
 static u8 store_kind(const struct soft_entry *e, bool is_fast)

@@ -345,7 +345,7 @@ static void pass_slow(struct vcpu *v, const struct insn *in, gva_t va)
 	struct soft_operand o;
 
 	v->stored = v->fetch_host; /* it may be anywhere */
-	if (in->row->attr & ISA_ALIGN && va & (in->mem_size - 1u))
+	if (e->needs_alignment && va & (in->mem_size - 1u))
 		soft_gp(v, 0);
 	soft_operand_get(v, &o, va, in->mem_size, e->is_read, e->is_write,
 			 e->is_locked);
