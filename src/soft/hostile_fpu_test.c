@@ -213,8 +213,9 @@ static void fill_image(struct testvm *t, gpa_t at, u64 bv, u64 comp)
 
 	memset(p, 0, at + AVX + 256 <= TV_RAM ? AVX + 256 : TV_RAM - at);
 	st_le16(p, 0x37f);
-	st_le32(p + OFF_MXCSR, 0x1f80);
-	for (unsigned i = 0; i < 256; i++)
+	if (at + OFF_MXCSR + 4 <= TV_RAM)
+		st_le32(p + OFF_MXCSR, 0x1f80);
+	for (unsigned i = 0; i < 256 && at + OFF_XMM + i < TV_RAM; i++)
 		p[OFF_XMM + i] = 0x77;
 	if (at + HEADER + 16 <= TV_RAM) {
 		st_le64(p + HEADER, bv);

@@ -462,7 +462,7 @@ static void hostile_50_page_tables_in_devices_are_never_read(void **state)
 			for (u32 k = 0; k < DEV_BYTES; k += 8)
 				for (u32 b = 0; b < 8; b++)
 					*dev_byte(k + b) =
-						(u8)((RAM | 7) >> 8 * b);
+						(u8)((u64)(RAM | 7) >> 8 * b);
 			st_le64(t->ram + entries[i / 4], where[i % 4] | 7);
 			v->gpr[X86_RBX] = VIEW;
 			assert_int_equal(RUN(t, tier, 0x8b, 0x03), X86_VEC_PF);

@@ -30,9 +30,18 @@
 /* ---- the filter ---- */
 
 static const int allowed[] = {
-	SYS_write,	    SYS_exit_group, SYS_futex,	SYS_rt_sigreturn,
-	SYS_rt_sigprocmask, SYS_mmap,	    SYS_munmap, SYS_mprotect,
-	SYS_mremap,	    SYS_madvise,    SYS_brk,
+	SYS_write,
+	SYS_exit_group,
+	SYS_futex,
+	SYS_rt_sigreturn,
+	SYS_rt_sigprocmask,
+	SYS_mmap,
+	SYS_munmap,
+	SYS_mprotect,
+	SYS_mremap,
+	SYS_madvise,
+	SYS_brk,
+	SYS_sigaltstack, /* ASan asks for it */
 };
 #define ALLOWED ARRAY_SIZE(allowed)
 
