@@ -65,6 +65,9 @@ static void guest_segments(struct vcpu *v)
 		v->segs[i] = (struct soft_seg){.limit = ~0u, .sel = 0x2b};
 		v->segs[i].attr = 3 | SEG_S | 3 << 5 | SEG_P | SEG_DB | SEG_G;
 	}
+	/* As the oracle's process has them, for code that stores them. */
+	v->segs[X86_DS].sel = v->segs[X86_ES].sel = 0;
+	v->segs[X86_FS].sel = v->segs[X86_GS].sel = 0;
 	v->segs[X86_GS].base = ORACLE_GS_BASE;
 	v->segs[X86_CS].sel = 0x33;
 	v->segs[X86_CS].attr = 11 | SEG_S | 3 << 5 | SEG_P | SEG_L | SEG_G;
