@@ -203,8 +203,7 @@ static bool is_wild(struct machines *m, const struct oracle_case *c)
 	/* INT3 and INTO, likewise: the guest's trap is caught before its
 	 * delivery, which would take the address behind. */
 	is_wild |= (c->out.fault == X86_VEC_BP || c->out.fault == X86_VEC_OF) &&
-		   m->got.fault == c->out.fault &&
-		   m->got.rip == c->out.rip - 1;
+		   m->got.fault == c->out.fault && m->got.rip == c->out.rip - 1;
 	/* Its own stores may have made an ENTER, which faults halfway. */
 	is_wild |= is_overwritten(m, c);
 	m->wild += is_wild;
