@@ -506,6 +506,27 @@ static void note_write_tag(struct soft_space *s, struct soft_tlb_entry *e,
 	e->tag_w = page;
 }
 
+/* What the space has last said of a page: in its entry, or in one that gave
+ * way. */
+static struct soft_gone last_said(const struct soft_space *s, gva_t page)
+{
+	const struct soft_tlb_entry *e = &s->tlb[soft_tlb_index(page)];
+	const struct soft_gone *g = &s->gone[soft_gone_index(page)];
+
+	if (e->tag_r == page)
+		return (struct soft_gone){page, e->hva_page, e->tag_w == page};
+	return g->tag == page ? *g : (struct soft_gone){SOFT_TLB_EMPTY};
+}
+
+/* The entry is going to be another page's. Slots may have its page, or will: it
+ * and the other one have the same bit in slot_pages. */
+static void note_gone(struct soft_space *s, const struct soft_tlb_entry *e)
+{
+	if (!soft_tlb_is_empty(e->tag_r))
+		s->gone[soft_gone_index(e->tag_r)] = (struct soft_gone){
+			e->tag_r, e->hva_page, e->tag_w == e->tag_r};
+}
+
 void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 		    const struct walk *w, u8 *host_page, bool is_rom)
 {
@@ -515,14 +536,14 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 	struct soft_tlb_entry *e = &t->tlb[i];
 	unsigned base = is_user ? 0 : SOFT_SUPER;
 	gva_t page = va & ~0xfffull;
-	bool is_same =
-		e->tag_r == page && e->hva_page == (u64)(uintptr_t)host_page;
-	bool had_w = e->tag_w == page;
+	struct soft_gone was = last_said(t, page);
 
 	if (page_is_watched(v, va))
 		return;
 	if (!is_user && (w->rights & X86_PTE_U) && (v->cr4 & X86_CR4_SMAP))
 		return;
+	if (is_user && e->tag_r != page)
+		note_gone(t, e);
 	t->tlb_used[i / SOFT_TLB_CHUNK / 64] |= BIT64(i / SOFT_TLB_CHUNK % 64);
 	if (!w->is_global)
 		note_local(t, i);
@@ -550,7 +571,8 @@ void soft_tlb_enter(struct vcpu *v, gva_t va, unsigned how,
 		e->tag_w = soft_tlb_empty(i);
 	/* What was there is no longer so; nor may slots say it. */
 	if (is_user && soft_slots_have_page(t, va) &&
-	    (!is_same || (had_w && e->tag_w != page)))
+	    (was.tag != page || was.hva_page != e->hva_page ||
+	     (was.had_w && e->tag_w != page)))
 		soft_slots_clear(t);
 }
 

@@ -10,16 +10,18 @@
 #include "soft/mmu_int.h"
 #include "soft/xlat_int.h"
 
-#define PAGE	9u
-#define VA	(LV_DATA + PAGE * 4096u)
-#define OLD	LV_PHYS
-#define NEW	(LV_PHYS + 15 * 4096u)
-#define RWU	7u
-#define ROOT_B	0x18000u
-#define MAGIC	SOFT_TLB_EMPTY
-#define LOAD_AT 0x4000u /* three programs */
-#define STOR_AT 0x4100u
-#define WALK_AT 0x4200u
+#define PAGE	 9u
+#define VA	 (LV_DATA + PAGE * 4096u)
+#define OLD	 LV_PHYS
+#define NEW	 (LV_PHYS + 15 * 4096u)
+#define FAR	 (VA + SOFT_TLB_ENTRIES * 4096u) /* has the same TLB entry */
+#define FAR_PHYS (LV_PHYS + 14 * 4096u)
+#define RWU	 7u
+#define ROOT_B	 0x18000u
+#define MAGIC	 SOFT_TLB_EMPTY
+#define LOAD_AT	 0x4000u /* three programs */
+#define STOR_AT	 0x4100u
+#define WALK_AT	 0x4200u
 
 /* mov rax, [rdi]; int3 */
 static const u8 load_code[] = {0x48, 0x8b, 0x07, 0xcc};
@@ -217,6 +219,42 @@ static void another_page_entered_in_the_tlb_empties_slots(void **state)
 	assert_int_equal(store(t, VA + 8, 5), X86_VEC_BP);
 	assert_int_equal(load(t, VA), NEW);
 	assert_int_equal(ld_le64(t->ram + NEW + 8), 5);
+	tv_free(t);
+}
+
+/* FAR's page has the TLB entry that VA's had, both not for the first time. */
+static void let_far_take_the_entry(struct testvm *t)
+{
+	st_le64(t->ram + LV_PD1 + 32 * 8, LV_PT3 | RWU);
+	st_le64(t->ram + LV_PT3 + PAGE * 8, FAR_PHYS | RWU);
+	assert_int_equal(store(t, FAR, 3), X86_VEC_BP);
+	assert_int_equal(load(t, VA), OLD);
+	assert_int_equal(store(t, FAR, 3), X86_VEC_BP);
+	assert_int_equal(t->v->user->tlb[soft_tlb_index(VA)].tag_r, FAR);
+}
+
+static void page_that_comes_back_finds_its_slots(void **state)
+{
+	struct testvm *t = setup(0, true);
+	u64 misses;
+
+	let_far_take_the_entry(t);
+	assert_int_equal(store(t, VA + 8, 5), X86_VEC_BP);
+	misses = t->v->stats.slot_misses;
+	assert_int_equal(load(t, VA), OLD);
+	assert_int_equal(t->v->stats.slot_misses, misses);
+	tv_free(t);
+}
+
+static void page_that_comes_back_as_another_empties_slots(void **state)
+{
+	struct testvm *t = setup(0, true);
+
+	let_far_take_the_entry(t);
+	lv_map(t, PAGE, NEW | RWU);
+	assert_int_equal(load(t, VA), OLD);
+	assert_int_equal(store(t, VA + 8, 5), X86_VEC_BP);
+	assert_int_equal(load(t, VA), NEW);
 	tv_free(t);
 }
 
@@ -463,6 +501,8 @@ int main(void)
 		T(each_pcid_has_slots_of_its_own),
 		T(space_that_is_given_away_takes_no_slots_along),
 		T(another_page_entered_in_the_tlb_empties_slots),
+		T(page_that_comes_back_finds_its_slots),
+		T(page_that_comes_back_as_another_empties_slots),
 		T(slot_of_a_load_admits_no_store),
 		T(right_to_write_goes_with_invlpg),
 		T(watched_page_has_no_slot),

@@ -27,9 +27,11 @@
  * user spaces: the tag and hva_page of the page that it touched last, in front
  * of the TLB and checked like it. A slot is a copy of a TLB entry's half and
  * may outlive the entry, so whatever takes an entry or a tag away empties the
- * slots, unless slot_pages says that none holds the page. The host address in
- * an empty slot is that of a page of its own, because no pattern is one that
- * generated code cannot compute.
+ * slots, unless slot_pages says that none holds the page. An entry that only
+ * gives way to another page's does not: `gone` keeps what it said, and when the
+ * page comes back and that still holds, so does what slots say. The host
+ *address in an empty slot is that of a page of its own, because no pattern is
+ *one that generated code cannot compute.
  *
  * Only the vCPU's own thread touches a space.
  */
@@ -68,6 +70,7 @@ struct soft_slot {
 #define SOFT_SLOTS	4096 /* for loads, and for stores */
 #define SOFT_SLOT_CHUNK (SOFT_SLOTS / 64)
 #define SOFT_SLOT_PAGES 4096 /* bits of slot_pages */
+#define SOFT_GONE	256
 
 /* What a vCPU counts of its slots' misses (slots.h). */
 struct slots_seen {
@@ -110,6 +113,11 @@ struct soft_space {
 	u64 slots_used[2]; /* 64ths that hold any */
 	/* Bit (va >> 12) & 4095 for each page in a slot. */
 	u64 slot_pages[SOFT_SLOT_PAGES / 64];
+	/* By soft_gone_index(): entries that gave way to others, of late. */
+	struct soft_gone {
+		u64 tag, hva_page;
+		bool had_w;
+	} gone[SOFT_GONE];
 	u8 nowhere[2][4096]; /* where empty slots lead; [0] stays zero */
 	/* A user space: whose it is. */
 	u64 stamp; /* when it was last switched to */
@@ -140,6 +148,10 @@ struct soft_walk_cache {
 	} pt[SOFT_WALK_PTS];
 };
 
+static inline unsigned soft_gone_index(u64 va)
+{
+	return (va >> 12 ^ va >> 26 ^ va >> 34) & (SOFT_GONE - 1);
+}
 static inline unsigned soft_tlb_index(u64 va)
 {
 	return (va >> 12) & (SOFT_TLB_ENTRIES - 1);
