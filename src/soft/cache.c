@@ -17,10 +17,11 @@
  *
  * Death. xlat_kill() marks the block, takes it out of hash and page lists,
  * points every jump that leads to it back to its own cold code, and overwrites
- * both entries with a jump to the block's dead stubs: that is for jump caches,
- * which belong to other threads. Such an entry is 8-byte aligned and begins
- * with one instruction of at least five bytes, so that nobody is ever between
- * the bytes that change, and one 8-byte store changes them.
+ * both entries with a call of a thunk, which knows by the return address whose
+ * entry it was: that is for jump caches, which belong to other threads. Such an
+ * entry is 8-byte aligned and begins with one instruction of at least five
+ * bytes, so that nobody is ever between the bytes that change, and one 8-byte
+ * store changes them.
  */
 #include "soft/thunks.h"
 #include "soft/xlat_int.h"
@@ -31,15 +32,17 @@
 
 /* ---- made and freed ---- */
 
-static void *reserve_array(size_t bytes)
+/* is_hot: looked into at random while the guest runs. */
+static void *reserve_array(size_t bytes, bool is_hot)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
-	/* Looked into at random: huge pages spare the host's TLB. */
-	(void)madvise(p, bytes, MADV_HUGEPAGE);
+	/* Huge pages spare the host's TLB; what is used of the last one counts
+	 * as memory, too. */
+	(void)madvise(p, bytes, is_hot ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	return p;
 }
 
@@ -80,11 +83,11 @@ struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err)
 		return NULL;
 	}
 	x->vm = vm;
-	x->heads = reserve_array(HEADS_BYTES);
-	x->sets = reserve_array(SETS_BYTES);
-	x->blocks = reserve_array(BLOCKS_BYTES);
-	x->exits = reserve_array(EXITS_BYTES);
-	x->faults = reserve_array(FAULTS_BYTES);
+	x->heads = reserve_array(HEADS_BYTES, true);
+	x->sets = reserve_array(SETS_BYTES, true);
+	x->blocks = reserve_array(BLOCKS_BYTES, true);
+	x->exits = reserve_array(EXITS_BYTES, false);
+	x->faults = reserve_array(FAULTS_BYTES, false);
 	if (!x->heads || !x->sets || !x->blocks || !x->exits || !x->faults) {
 		err_sys(err, -errno, "allocate the code cache");
 		xlat_free(x);
@@ -162,7 +165,7 @@ u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_exits,
 
 static void hash_add(struct xlat *x, struct xlat_block *b)
 {
-	_Atomic u32 *head = &x->heads[xlat_hash_slot(b->gpa, b->gpa2, b->key)];
+	_Atomic u32 *head = &x->heads[xlat_hash_slot(b->gpa, b->gfn2, b->key)];
 
 	atomic_store_explicit(&b->next_hash,
 			      atomic_load_explicit(head, memory_order_relaxed),
@@ -174,7 +177,7 @@ static void hash_add(struct xlat *x, struct xlat_block *b)
 
 static void hash_del(struct xlat *x, struct xlat_block *b)
 {
-	_Atomic u32 *at = &x->heads[xlat_hash_slot(b->gpa, b->gpa2, b->key)];
+	_Atomic u32 *at = &x->heads[xlat_hash_slot(b->gpa, b->gfn2, b->key)];
 	u32 own = xlat_block_index(x, b), i;
 
 	while ((i = atomic_load_explicit(at, memory_order_relaxed)) != own) {
@@ -189,16 +192,12 @@ static void hash_del(struct xlat *x, struct xlat_block *b)
 static void check_proto(const struct xlat *x, const struct xlat_block *p,
 			u32 exit_count, u32 fault_count)
 {
-	ASSERT(p->code == x->code_next && p->code_end > p->code &&
-	       p->code_end <= x->reserved_end);
-	ASSERT(p->cold == p->cold_end ||
-	       (p->cold == x->cold_next && p->cold_end > p->cold &&
-		p->cold_end <= x->reserved_cold_end));
-	ASSERT(!((p->entry_direct | p->entry_indirect) & 7));
-	ASSERT(p->entry_direct >= p->code && p->entry_indirect >= p->code &&
-	       p->entry_direct + 8 <= p->code_end &&
-	       p->entry_indirect + 8 <= p->code_end);
-	ASSERT(exit_count <= XLAT_EXITS_MAX - x->exit_count &&
+	ASSERT(p->code == x->code_next && p->code_bytes &&
+	       xlat_code_end(p) <= x->reserved_end);
+	ASSERT(!p->cold_bytes || (p->cold == x->cold_next &&
+				  xlat_cold_end(p) <= x->reserved_cold_end));
+	ASSERT(!((p->code | p->direct) & 7) && p->direct + 8 <= p->code_bytes);
+	ASSERT(exit_count <= MIN(XLAT_EXITS_MAX - x->exit_count, 255u) &&
 	       fault_count <= XLAT_FAULTS_MAX - x->fault_count);
 }
 
@@ -214,14 +213,41 @@ static void add_exits(struct xlat *x, const struct xlat_block *b,
 	for (u32 i = 0; i < b->exit_count; i++) {
 		struct xlat_exit *e = &x->exits[b->exit_first + i];
 
-		ASSERT(is_within(exits[i].site, b->code, b->code_end) ||
-		       is_within(exits[i].site, b->cold, b->cold_end));
+		ASSERT(is_within(exits[i].site, b->code, xlat_code_end(b)) ||
+		       is_within(exits[i].site, b->cold, xlat_cold_end(b)));
 		*e = (struct xlat_exit){.site = exits[i].site,
 					.unlinked = exits[i].unlinked,
 					.target = exits[i].target,
 					.key = exits[i].key,
 					.block = xlat_block_index(x, b)};
 	}
+}
+
+static void add_faults(struct xlat *x, const struct xlat_block *b,
+		       const struct xlat_fault *faults, u32 n)
+{
+	u32 last = b->code;
+
+	for (u32 i = 0; i < n; i++) {
+		ASSERT(faults[i].host >= last &&
+		       faults[i].host < xlat_code_end(b));
+		last = faults[i].host;
+		x->faults[x->fault_count + i] = faults[i];
+	}
+	/* Pairs with the acquire in xlat_fault_at. */
+	atomic_store_explicit(&x->fault_count, x->fault_count + n,
+			      memory_order_release);
+}
+
+/* Is there code where the exit leads? A look at the page's descriptor, which
+ * is at hand, spares one into a cold hash: mostly there is none yet. */
+static bool may_link(struct xlat *x, const struct xlat_block *b, u32 exit_index)
+{
+	const struct smc_page *p = smc_page_of(x, b->gpa);
+	unsigned line = x->exits[exit_index].target / 64u;
+
+	return !p || atomic_load_explicit(&p->code, memory_order_relaxed) &
+			     BIT64(line);
 }
 
 struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
@@ -237,18 +263,14 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 	b->is_dead = false;
 	b->incoming = 0;
 	b->exit_first = x->exit_count;
-	b->exit_count = (u16)exit_count;
-	b->fault_first = x->fault_count;
-	b->fault_count = (u16)fault_count;
+	b->exit_count = (u8)exit_count;
 	add_exits(x, b, exits);
-	if (fault_count)
-		memcpy(&x->faults[b->fault_first], faults,
-		       fault_count * sizeof(*faults));
+	add_faults(x, b, faults, fault_count);
 	x->exit_count += exit_count;
-	x->fault_count += fault_count;
-	x->code_next = MIN(ALIGN_UP(b->code_end, XLAT_CODE_ALIGN),
+	x->code_next = MIN(ALIGN_UP(xlat_code_end(b), XLAT_CODE_ALIGN),
 			   (u32)XLAT_COLD_START(x->code.size));
-	x->cold_next = MAX(x->cold_next, b->cold_end);
+	if (b->cold_bytes)
+		x->cold_next = xlat_cold_end(b);
 	x->reserved_end = x->reserved_cold_end = 0;
 	x->stats.blocks++;
 	x->stats.guest_bytes += b->bytes;
@@ -258,8 +280,9 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 	smc_link_block(x, b);
 	hash_add(x, b);
 	xlat_way_add(x, b);
-	for (u32 i = 0; i < exit_count; i++)
-		xlat_link(x, b->exit_first + i);
+	for (u32 i = b->exit_first; i < x->exit_count; i++)
+		if (may_link(x, b, i))
+			xlat_link(x, i);
 	return b;
 }
 
@@ -283,14 +306,14 @@ static void unlink_incoming(struct xlat *x, struct xlat_block *b)
 	b->incoming = 0;
 }
 
-/* The first five of the entry's eight bytes become `jmp to`. */
-static void divert_entry(struct xlat *x, u32 entry, u32 to)
+/* The first five of the entry's eight bytes become `call thunk`. */
+static void divert_entry(struct xlat *x, u32 entry, enum xlat_thunk thunk)
 {
 	u64 *at = (u64 *)(x->code.rw + entry);
 	u64 keep = __atomic_load_n(at, __ATOMIC_RELAXED) & ~0xffffffffffull;
-	u32 rel = to - (entry + 5);
+	u32 rel = x->thunks[thunk] - (entry + 5);
 
-	__atomic_store_n(at, keep | (u64)rel << 8 | 0xe9, __ATOMIC_RELEASE);
+	__atomic_store_n(at, keep | (u64)rel << 8 | 0xe8, __ATOMIC_RELEASE);
 }
 
 void xlat_kill_block(struct xlat *x, struct xlat_block *b)
@@ -300,9 +323,9 @@ void xlat_kill_block(struct xlat *x, struct xlat_block *b)
 	/* Pairs with the acquire in xlat_block_is_dead. */
 	__atomic_store_n(&b->is_dead, true, __ATOMIC_RELEASE);
 	unlink_incoming(x, b);
-	divert_entry(x, b->entry_direct, b->dead_direct);
-	if (b->entry_indirect != b->entry_direct)
-		divert_entry(x, b->entry_indirect, b->dead_indirect);
+	divert_entry(x, xlat_entry_direct(b), XT_DEAD_DIRECT);
+	if (b->direct)
+		divert_entry(x, xlat_entry_indirect(b), XT_DEAD_INDIRECT);
 	hash_del(x, b);
 	xlat_way_del(x, b);
 	smc_unlink_block(x, b);
@@ -316,8 +339,8 @@ void xlat_kill(struct xlat *x, struct xlat_block *b)
 		return;
 	xlat_kill_block(x, b);
 	smc_recompute(x, b->gpa);
-	if (b->gpa2 != XLAT_NO_GPA)
-		smc_recompute(x, b->gpa2);
+	if (b->gfn2 != XLAT_NO_GFN)
+		smc_recompute(x, (gpa_t)b->gfn2 << PAGE_SHIFT);
 }
 
 /* Zero pages again; what was there goes back to the host. */
@@ -391,20 +414,28 @@ const struct xlat_block *xlat_block_at(const struct xlat *x, const void *pc)
 		else
 			high = mid;
 	}
-	if (low == 1 || off >= x->blocks[low - 1].code_end)
+	if (low == 1 || off >= xlat_code_end(&x->blocks[low - 1]))
 		return NULL;
 	return &x->blocks[low - 1];
 }
 
-int xlat_fault_at(const struct xlat *x, const struct xlat_block *b,
-		  const void *pc)
+int xlat_fault_at(const struct xlat *x, const void *pc)
 {
 	uintptr_t off = (uintptr_t)pc - (uintptr_t)x->code.rx;
+	/* Pairs with the release in add_faults. */
+	u32 n = atomic_load_explicit(&x->fault_count, memory_order_acquire);
+	u32 low = 0, high = n;
 
-	for (u32 i = 0; i < b->fault_count; i++)
-		if (x->faults[b->fault_first + i].host == off)
-			return x->faults[b->fault_first + i].guest;
-	return -1;
+	while (low < high) {
+		u32 mid = low + (high - low) / 2;
+
+		if (x->faults[mid].host < off)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < n && x->faults[low].host == off ? x->faults[low].guest
+						     : -1;
 }
 
 /* Tells bytes from changed ones; no defence against a guest that fools itself.

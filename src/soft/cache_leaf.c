@@ -53,14 +53,15 @@ void xlat_unlock(struct xlat *x)
 
 struct xlat_block *xlat_find(struct xlat *x, gpa_t gpa, gpa_t gpa2, u32 key)
 {
+	u32 gfn2 = xlat_gfn2(gpa2);
 	/* Pairs with the release in xlat_publish. */
-	u32 i = atomic_load_explicit(&x->heads[xlat_hash_slot(gpa, gpa2, key)],
+	u32 i = atomic_load_explicit(&x->heads[xlat_hash_slot(gpa, gfn2, key)],
 				     memory_order_acquire);
 
 	while (i) {
 		struct xlat_block *b = &x->blocks[i];
 
-		if (b->gpa == gpa && b->gpa2 == gpa2 && b->key == key &&
+		if (b->gpa == gpa && b->gfn2 == gfn2 && b->key == key &&
 		    !xlat_block_is_dead(b))
 			return b;
 		i = atomic_load_explicit(&b->next_hash, memory_order_acquire);
@@ -72,7 +73,7 @@ struct xlat_block *xlat_find(struct xlat *x, gpa_t gpa, gpa_t gpa2, u32 key)
 
 static bool has_way(const struct xlat_block *b)
 {
-	return b->gpa2 == XLAT_NO_GPA && !(b->key & XLAT_KEY_NOGROUP);
+	return b->gfn2 == XLAT_NO_GFN && !(b->key & XLAT_KEY_NOGROUP);
 }
 
 void xlat_way_add(struct xlat *x, const struct xlat_block *b)
@@ -95,7 +96,7 @@ void xlat_way_add(struct xlat *x, const struct xlat_block *b)
 	}
 	/* A reader looks at the tag again behind the entry. */
 	atomic_store(&w->tag, 0);
-	atomic_store(&w->entry, b->entry_indirect);
+	atomic_store(&w->entry, xlat_entry_indirect(b));
 	w->block = index;
 	atomic_store(&w->tag, tag);
 }
@@ -134,7 +135,7 @@ u32 xlat_find_entry(struct xlat *x, gpa_t gpa, u32 key)
 			xlat_way_add(x, b);
 		xlat_unlock(x);
 	}
-	return b ? b->entry_indirect : 0;
+	return b ? xlat_entry_indirect(b) : 0;
 }
 
 u32 *xlat_thunk_table(struct xlat *x)
@@ -175,7 +176,7 @@ u32 xlat_link(struct xlat *x, u32 exit_index)
 	e->next_incoming = to->incoming;
 	to->incoming = exit_index + 1;
 	x->stats.links++;
-	rel = to->entry_direct - (e->site + 4);
+	rel = xlat_entry_direct(to) - (e->site + 4);
 	__atomic_store_n((u32 *)(x->code.rw + e->site), rel, __ATOMIC_RELEASE);
 	return e->linked;
 }

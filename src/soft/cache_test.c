@@ -16,6 +16,7 @@ static struct fixture setup(void)
 	f.x = f.t->vm->xlat;
 	assert_non_null(f.x);
 	xlat_flush_all(f.x);
+	cv_make_dead_thunks(f.x);
 	return f;
 }
 
@@ -29,7 +30,7 @@ static void a_block_is_found_by_address_and_mode_only(void **state)
 	assert_null(xlat_find(f.x, 0x5010, 0x6000, 1));
 	assert_null(xlat_find(f.x, 0x5011, XLAT_NO_GPA, 1));
 	assert_ptr_equal(xlat_block_get(f.x, xlat_block_index(f.x, b)), b);
-	assert_int_equal(cv_call(f.x, b->entry_direct), CV_LIVE);
+	assert_int_equal(cv_call(f.x, xlat_entry_direct(b)), CV_LIVE);
 	tv_free(f.t);
 }
 
@@ -71,11 +72,9 @@ static void an_unaligned_site_stays_unlinked(void **state)
 	struct fixture f = setup();
 	u32 at = xlat_reserve(f.x, CV_CODE, 0, 1, 0);
 	struct xlat_block p = {.gpa = 0x5000,
-			       .gpa2 = XLAT_NO_GPA,
+			       .gfn2 = XLAT_NO_GFN,
 			       .code = at,
-			       .code_end = at + CV_CODE,
-			       .entry_direct = at,
-			       .entry_indirect = at,
+			       .code_bytes = CV_CODE,
 			       .bytes = 1};
 	struct xlat_exit e = {.site = at + 29, .unlinked = at + 40};
 	struct xlat_block *b;
@@ -100,8 +99,8 @@ static void a_killed_block_is_reached_by_nobody(void **state)
 	assert_int_equal(f.x->stats.links, 3); /* a to itself, b, c */
 	xlat_kill(f.x, a);
 	assert_null(xlat_find(f.x, 0x5000, XLAT_NO_GPA, 0));
-	assert_int_equal(cv_call(f.x, a->entry_direct), CV_DEAD);
-	assert_int_equal(cv_call(f.x, a->entry_indirect), CV_DEAD);
+	assert_int_equal(cv_call(f.x, xlat_entry_direct(a)), CV_DEAD);
+	assert_int_equal(cv_call(f.x, xlat_entry_indirect(a)), CV_DEAD);
 	assert_int_equal(cv_call(f.x, a->code + CV_EXIT), CV_UNLINKED);
 	assert_int_equal(cv_call(f.x, b->code + CV_EXIT), CV_UNLINKED);
 	assert_int_equal(cv_call(f.x, c->code + CV_EXIT), CV_LIVE);
@@ -131,13 +130,13 @@ static void host_addresses_lead_to_blocks_and_faults(void **state)
 
 		assert_ptr_equal(xlat_block_at(f.x, rx + b[i]->code), b[i]);
 		assert_ptr_equal(xlat_block_at(f.x, pc), b[i]);
-		assert_int_equal(xlat_fault_at(f.x, b[i], pc), i * 16);
-		assert_int_equal(xlat_fault_at(f.x, b[i], pc + 1), -1);
+		assert_int_equal(xlat_fault_at(f.x, pc), i * 16);
+		assert_int_equal(xlat_fault_at(f.x, pc + 1), -1);
 		assert_true(soft_code_contains(pc));
 	}
 	assert_null(xlat_block_at(f.x, rx));
 	assert_null(xlat_block_at(f.x, rx - 1));
-	assert_null(xlat_block_at(f.x, rx + b[4]->code_end));
+	assert_null(xlat_block_at(f.x, rx + xlat_code_end(b[4])));
 	assert_null(xlat_block_at(f.x, rx + xlat_code_size(f.x)));
 	tv_free(f.t);
 }

@@ -2,9 +2,8 @@
 /* Blocks with code that a test can call, for the tests of the code cache
  * (include test/test.h first). Layout of a block's 64 bytes:
  *
- *	 0 entry_direct    mov eax, CV_LIVE; ret
- *	 8 entry_indirect  mov eax, CV_LIVE; ret
- *	16 dead stub       mov eax, CV_DEAD; ret
+ *	 0 indirect entry  mov eax, CV_LIVE; ret
+ *	 8 direct entry    mov eax, CV_LIVE; ret
  *	24 exit            nop3; jmp rel32 (its rel32 at 28)
  *	32 not linked      mov eax, CV_UNLINKED; ret
  *	40 a fault's address
@@ -12,6 +11,7 @@
 #pragma once
 
 #include "soft/testvm.h"
+#include "soft/thunks.h"
 #include "soft/xlat_int.h"
 
 #define CV_CODE	    64u
@@ -37,6 +37,16 @@ static inline u32 cv_call(struct xlat *x, u32 off)
 	return fn();
 }
 
+/* In place of the dead blocks' thunks: pop rax; mov eax, CV_DEAD; ret */
+static inline void cv_make_dead_thunks(struct xlat *x)
+{
+	u32 at = XLAT_THUNK_BYTES - 16;
+
+	xlat_code_rw(x)[at] = 0x58;
+	cv_mov_ret(xlat_code_rw(x) + at + 1, CV_DEAD);
+	x->thunks[XT_DEAD_DIRECT] = x->thunks[XT_DEAD_INDIRECT] = at;
+}
+
 /* Under the lock. NULL: the cache is full. gpa2 XLAT_NO_GPA: one page. */
 static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
 					    gpa_t gpa2, u16 bytes, u32 key,
@@ -44,13 +54,10 @@ static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
 {
 	u32 at = xlat_reserve(x, CV_CODE, 0, 1, 1);
 	struct xlat_block b = {.gpa = gpa,
-			       .gpa2 = gpa2,
+			       .gfn2 = xlat_gfn2(gpa2),
 			       .code = at,
-			       .code_end = at + CV_CODE,
-			       .entry_direct = at,
-			       .entry_indirect = at + 8,
-			       .dead_direct = at + 16,
-			       .dead_indirect = at + 16,
+			       .code_bytes = CV_CODE,
+			       .direct = 8,
 			       .key = (u16)key,
 			       .bytes = bytes,
 			       .insns = 2};
@@ -59,20 +66,30 @@ static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
 			      .target = target,
 			      .key = (u16)key};
 	struct xlat_fault f = {.host = at + 40, .guest = gpa & 0xfff};
-	const struct mem_slot *s = mem_slot_find(x->vm->mem, gpa);
 	u8 *p = xlat_code_rw(x) + at;
 
 	if (!at)
 		return NULL;
-	if (gpa2 == XLAT_NO_GPA)
-		b.hash = xlat_hash(s->hva + (gpa - s->gpa), bytes);
+	if (smc_page_of(x, gpa))
+		atomic_fetch_or(&smc_page_of(x, gpa)->code,
+				BIT64((gpa & 0xfff) / 64));
 	cv_mov_ret(p, CV_LIVE);
 	cv_mov_ret(p + 8, CV_LIVE);
-	cv_mov_ret(p + 16, CV_DEAD);
 	memcpy(p + 24, "\x0f\x1f\x00\xe9", 4);
 	st_le32(p + 28, 0);
 	cv_mov_ret(p + 32, CV_UNLINKED);
 	return xlat_publish(x, &b, &e, 1, &f, 1);
+}
+
+/* As it is in memory now. */
+static inline void cv_unverified(struct xlat *x, struct xlat_block *b)
+{
+	const struct mem_slot *s = mem_slot_find(x->vm->mem, b->gpa);
+	struct xlat_source source = {
+		.hash = xlat_hash(s->hva + (b->gpa - s->gpa), b->bytes),
+	};
+
+	smc_unverified(x, b, &source);
 }
 
 /* With protection, as the translator does it. */
@@ -87,7 +104,7 @@ static inline struct xlat_block *cv_translate(struct vcpu *v, gpa_t gpa,
 	is_sure = smc_protect(v, gpa, bytes);
 	b = cv_publish(x, gpa, XLAT_NO_GPA, bytes, 0, 0);
 	if (b && !is_sure)
-		smc_unverified(x, b);
+		cv_unverified(x, b);
 	xlat_unlock(x);
 	return b;
 }

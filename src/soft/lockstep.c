@@ -592,7 +592,7 @@ static void check(struct vcpu *v, const struct xlat_block *b,
 	t0_half(v, n, n->n, &c.t0);
 	regs_put(v, &s->start, n->has_x87);
 	v->pcbase = code_page(v);
-	xlat_enter(v, xlat_code_rx(v->vm->xlat) + b->entry_indirect);
+	xlat_enter(v, xlat_code_rx(v->vm->xlat) + xlat_entry_indirect(b));
 	regs_take(&s->t1, v, n->has_x87);
 	if (v->exit_kind == XLAT_EXIT_INTERP || v->exit_kind == XLAT_EXIT_FAULT)
 		what = left_inside(v, &c);

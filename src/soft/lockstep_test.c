@@ -70,7 +70,7 @@ static void spoil(struct fixture *f, u32 from, u32 to)
 	b = xlat_block_make(f->v, XLAT_KEY_LOCKSTEP, &is_new);
 	assert_non_null(b);
 	assert_false(is_new);
-	for (u32 at = b->code; at + 4 <= b->code_end; at++) {
+	for (u32 at = b->code; at + 4 <= xlat_code_end(b); at++) {
 		if (ld_le32(xlat_code_rw(x) + at) == from) {
 			st_le32(xlat_code_rw(x) + at, to);
 			return;

@@ -442,7 +442,7 @@ static void lower_insn(struct lower *l)
 static void emit_entries(struct lower *l, struct xlat_block *b, u16 live)
 {
 	e_align(&l->e, 8);
-	b->entry_indirect = l->e.pos;
+	b->code = l->e.pos;
 	l->flags_in_env = live != 0;
 	l->flags_in_regs = false;
 	/* Two entries also when no flag is live: once the block is dead, who
@@ -455,7 +455,7 @@ static void emit_entries(struct lower *l, struct xlat_block *b, u16 live)
 				     0x00},
 			8);
 	e_align(&l->e, 8);
-	b->entry_direct = l->e.pos;
+	b->direct = (u8)(l->e.pos - b->code);
 	/* One instruction of five bytes, which nobody can stand in the middle
 	 * of when xlat_kill() overwrites it. (The other entry has a load.) */
 	e_bytes(&l->e, (const u8[]){0x0f, 0x1f, 0x44, 0x00, 0x00}, 5);
@@ -486,19 +486,6 @@ static void emit_end(struct lower *l)
 	}
 }
 
-/* Where the entries lead once the block is dead. */
-static void emit_dead_stubs(struct lower *l, struct xlat_block *b)
-{
-	b->dead_direct = l->e.pos;
-	l->flags_in_regs = true;
-	l->flags_in_env = false;
-	lower_flags_to_env(l);
-	b->dead_indirect = l->e.pos;
-	e_mov_ri(&l->e, S0, l->t->first);
-	e_mov_ri(&l->e, S1, XLAT_EXIT_LOOKUP);
-	e_jmp(&l->e, l->thunks[XT_EXIT]);
-}
-
 static void emit_cold(struct lower *l, struct xlat_block *b)
 {
 	struct emit *e = &l->e;
@@ -508,8 +495,7 @@ static void emit_cold(struct lower *l, struct xlat_block *b)
 	e->pos = b->cold = l->cold;
 	e->end = l->cold + LOWER_CODE_MAX;
 	lower_emit_colds(l);
-	emit_dead_stubs(l, b);
-	b->cold_end = e->pos;
+	b->cold_bytes = (u16)(e->pos - b->cold);
 }
 
 static u16 entry_live(const struct xlat_trace *t)
@@ -530,7 +516,6 @@ bool lower_trace(struct lower *l, struct xlat_block *b)
 	l->is_refused = false;
 	l->poll_behind = 0;
 	l->s0_group = GROUP_NONE;
-	b->code = l->e.pos;
 	emit_entries(l, b, entry_live(t));
 	for (unsigned k = 0; k < t->n && !l->is_refused; k++) {
 		l->i = &t->insns[k];
@@ -542,7 +527,7 @@ bool lower_trace(struct lower *l, struct xlat_block *b)
 	}
 	emit_end(l);
 	e_align(&l->e, 8);
-	b->code_end = l->e.pos;
+	b->code_bytes = (u16)(l->e.pos - b->code);
 	emit_cold(l, b);
 	return !l->is_refused && !l->e.is_full;
 }

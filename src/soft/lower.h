@@ -26,6 +26,9 @@ enum xlat_exit_kind {
 	XLAT_EXIT_KICK,	  /* somebody wants something: v->go */
 	XLAT_EXIT_FAULT,  /* host trap v->exit_arg at v->rip */
 	XLAT_EXIT_KINDS,
+	/* As LOOKUP, v->rip being that of the block whose code v->exit_arg lies
+	 * in; xlat_enter() does not return it. */
+	XLAT_EXIT_DEAD = XLAT_EXIT_KINDS,
 };
 
 /* Code offsets of the thunks: indexes of xlat_thunk_table(). */
@@ -34,7 +37,8 @@ enum xlat_exit_kind {
 #define LOWER_EXITS  (2 * XLAT_TRACE_MAX + 4)
 #define LOWER_FAULTS XLAT_TRACE_MAX
 #define LOWER_COLDS  (4 * XLAT_TRACE_MAX)
-/* Upper bound of one block's code, and of its cold code: 64 instructions of at most two lookups. */
+/* Upper bound of one block's code, and of its cold code: 64 instructions of at
+ * most two lookups. */
 #define LOWER_CODE_MAX (24 * KIB)
 
 /* Code out of the way: the host's caches hold what runs. */
@@ -66,12 +70,12 @@ struct lower {
 	bool flags_in_regs, flags_in_env;
 	/* The group whose host address is still in S0; GROUP_NONE: none. */
 	u8 s0_group;
-	bool keeps_s0;	/* the current instruction leaves it there */
-	u8 poll_behind; /* instructions until a poll is due; 0: none */
-	u32 cold;	/* where cold code goes: LOWER_CODE_MAX bytes */
+	bool keeps_s0;	     /* the current instruction leaves it there */
+	u8 poll_behind;	     /* instructions until a poll is due; 0: none */
+	u32 cold;	     /* where cold code goes: LOWER_CODE_MAX bytes */
 	struct slots *slots; /* NULL: accesses look into the TLB at once */
 	u32 block;	     /* index that the block will have */
-	u32 first_exit; /* index that exits[0] will have */
+	u32 first_exit;	     /* index that exits[0] will have */
 	u32 exit_count, fault_count, cold_count;
 	bool is_refused; /* something that cannot be lowered: give up */
 	struct xlat_exit exits[LOWER_EXITS];
@@ -83,7 +87,7 @@ struct lower {
 /* ---- lower.c ---- */
 
 /* Emits the block of l->t, whose e, t, cold, thunks, has_bmi2 and first_exit
- * are set. Fills code and cold code, entries and dead stubs of *b. false: no room, or
+ * are set. Fills code, cold code and entries of *b. false: no room, or
  * an instruction that is not lowered after all. */
 bool lower_trace(struct lower *l, struct xlat_block *b);
 

@@ -72,8 +72,8 @@ static bool is_thunk(const struct verify *v, u32 target)
 
 static const char *check_target(const struct verify *v, u64 target)
 {
-	if ((target >= v->b->code && target < v->b->code_end) ||
-	    (target >= v->b->cold && target < v->b->cold_end))
+	if ((target >= v->b->code && target < xlat_code_end(v->b)) ||
+	    (target >= v->b->cold && target < xlat_cold_end(v->b)))
 		return NULL;
 	if (target < XLAT_THUNK_BYTES && is_thunk(v, (u32)target))
 		return NULL;
@@ -524,8 +524,9 @@ const char *lower_verify(const struct lower *l, const struct xlat_block *b,
 			 const struct isa_features *host, u32 *out_at)
 {
 	struct verify v = {.l = l, .rw = l->e.rw, .b = b};
-	const char *what = verify_range(&v, b->code, b->code_end, host, out_at);
+	const char *what =
+		verify_range(&v, b->code, xlat_code_end(b), host, out_at);
 
 	return what ? what
-		    : verify_range(&v, b->cold, b->cold_end, host, out_at);
+		    : verify_range(&v, b->cold, xlat_cold_end(b), host, out_at);
 }

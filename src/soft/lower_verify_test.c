@@ -72,8 +72,8 @@ static void refused(const u8 *bytes, unsigned n, const char *what)
 
 	memset(code + b.code, 0x90, 64);
 	memcpy(code + b.code, bytes, n);
-	b.code_end = b.code + 64;
-	b.cold_end = b.cold; /* which leads back to what was here */
+	b.code_bytes = 64;
+	b.cold_bytes = 0; /* which leads back to what was here */
 	got = verify(&b);
 	if (!got != !what || (got && strcmp(got, what)))
 		fail_msg("%s, not: %s", got ? got : "passes",
@@ -275,7 +275,7 @@ static void what_can_be_lowered_is_lowered(void **state)
 static void i3_the_emitter_stays_in_its_reservation(void **state)
 {
 	struct xlat_block whole = emit(0, false);
-	u32 need = whole.code_end - whole.code;
+	u32 need = whole.code_bytes;
 
 	for (u32 room = 0; room < need + 32; room++) {
 		struct xlat_block b = {0};
@@ -291,7 +291,8 @@ static void i3_the_emitter_stays_in_its_reservation(void **state)
 			assert_int_equal(code[i], 0xa5);
 		for (u32 i = XLAT_THUNK_BYTES + room; i < cold; i++)
 			assert_int_equal(code[i], 0xa5);
-		for (u32 i = MAX(b.cold_end, cold); i < sizeof(code); i++)
+		for (u32 i = MAX(xlat_cold_end(&b), cold); i < sizeof(code);
+		     i++)
 			assert_int_equal(code[i], 0xa5);
 	}
 }

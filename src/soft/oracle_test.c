@@ -36,7 +36,7 @@ static void translate_one(struct vcpu *v)
 		return;
 	}
 	v->pcbase = rip & ~(PAGE_BYTES - 1);
-	xlat_enter(v, xlat_code_rx(v->vm->xlat) + b->entry_indirect);
+	xlat_enter(v, xlat_code_rx(v->vm->xlat) + xlat_entry_indirect(b));
 	if (v->exit_kind == XLAT_EXIT_FAULT)
 		soft_raise_host_trap(v, (unsigned)v->exit_arg);
 	if (v->exit_kind == XLAT_EXIT_INTERP && v->rip == rip)

@@ -94,7 +94,7 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	struct xlat_trace *t = &s->t;
 	struct xlat_block b = {
 		.gpa = t->page + t->first,
-		.gpa2 = t->page2,
+		.gfn2 = xlat_gfn2(t->page2),
 		.key = (u16)t->key,
 		.insns = t->n,
 		.bytes = (u16)used_bytes(t),
@@ -117,9 +117,7 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	s->l.block = xlat_next_block(x);
 	if (!lower_trace(&s->l, &b))
 		return NULL;
-	b.hash = xlat_hash(s->page + t->first, b.bytes);
 	b.look = t->look;
-	b.look_hash = xlat_hash_lines(s->page, t->look);
 	/* The exits of a block for lockstep.c lead nowhere else. */
 	return xlat_publish(x, &b, s->l.exits,
 			    t->key & XLAT_KEY_LOCKSTEP ? 0 : s->l.exit_count,
@@ -215,11 +213,23 @@ static const u8 *next_page(struct vcpu *v, gva_t va, gpa_t *out_gpa)
 		return NULL;
 	if (v->code_mode != X86_MODE_64)
 		next = (u32)next;
-	if (!soft_exec_gpa_leaf(v, next, out_gpa)) {
+	if (!soft_exec_gpa_leaf(v, next, out_gpa) ||
+	    !smc_page_of(v->vm->xlat, *out_gpa)) {
 		*out_gpa = XLAT_NO_GPA;
 		return NULL;
 	}
 	return ram_at(v, *out_gpa);
+}
+
+static void note_unverified(struct xlat *x, const struct xlat_scratch *s,
+			    struct xlat_block *b)
+{
+	struct xlat_source source = {
+		.hash = xlat_hash(s->page + s->t.first, b->bytes),
+		.look_hash = xlat_hash_lines(s->page, b->look),
+	};
+
+	smc_unverified(x, b, &source);
 }
 
 static bool translate_locked(struct vcpu *v, struct xlat_scratch *s, gva_t va,
@@ -242,7 +252,7 @@ static bool translate_locked(struct vcpu *v, struct xlat_scratch *s, gva_t va,
 		v->stats.refusals++;
 	}
 	if (b && !is_stable)
-		smc_unverified(x, b);
+		note_unverified(x, s, b);
 	return b != NULL;
 }
 
@@ -322,7 +332,7 @@ static const void *code_of_twin(struct vcpu *v, gva_t va, u32 extra)
 	const struct xlat_block *b = xlat_block_make(v, extra, &is_new);
 
 	v->pcbase = va & ~(PAGE_BYTES - 1);
-	return b ? xlat_code_rx(v->vm->xlat) + b->entry_indirect : NULL;
+	return b ? xlat_code_rx(v->vm->xlat) + xlat_entry_indirect(b) : NULL;
 }
 
 /* Where to enter generated code for v->rip, or NULL: interpret. */
@@ -359,6 +369,17 @@ static bool has_uppers(const struct vcpu *v)
 	return any;
 }
 
+/* Generated code came to the entry of a dead block. */
+static void leave_dead(struct vcpu *v)
+{
+	const void *behind = (const void *)(uintptr_t)v->exit_arg;
+	const struct xlat_block *b = xlat_block_at(v->vm->xlat, behind);
+
+	ASSERT(b);
+	v->rip = v->pcbase + (b->gpa & (PAGE_BYTES - 1));
+	v->exit_kind = XLAT_EXIT_LOOKUP;
+}
+
 void xlat_enter(struct vcpu *v, const void *code)
 {
 	struct xlat *x = v->vm->xlat;
@@ -368,6 +389,8 @@ void xlat_enter(struct vcpu *v, const void *code)
 	memcpy(&fn, &thunk, sizeof(fn));
 	v->has_uppers = has_uppers(v);
 	fn(v, code);
+	if (v->exit_kind == XLAT_EXIT_DEAD)
+		leave_dead(v);
 	if (v->key & XLAT_KEY_32)
 		v->rip = (u32)v->rip;
 }

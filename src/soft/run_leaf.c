@@ -17,7 +17,8 @@ static const struct xlat_block *crossing_block(struct vcpu *v, gva_t va,
 
 	if (v->key & XLAT_KEY_32)
 		next = (u32)next;
-	if (!soft_exec_gpa_leaf(v, next, &gpa2))
+	if (!soft_exec_gpa_leaf(v, next, &gpa2) ||
+	    !smc_page_of(v->vm->xlat, gpa2))
 		return NULL;
 	return xlat_find(v->vm->xlat, gpa, gpa2, v->key);
 }
@@ -62,7 +63,7 @@ static u32 entry_of(struct vcpu *v, gva_t va, bool *out_is_local)
 	if (!b)
 		return 0;
 	*out_is_local |= !is_global_page(space, va + PAGE_BYTES);
-	return b->entry_indirect;
+	return xlat_entry_indirect(b);
 }
 
 const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
@@ -103,5 +104,5 @@ const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index)
 	if (!block) /* two pages' block, perhaps: those are not linked */
 		return v->key_extra ? NULL : xlat_jc_miss_leaf(v, v->rip);
 	v->key_extra = 0;
-	return xlat_code_rx(x) + xlat_block_get(x, block)->entry_indirect;
+	return xlat_code_rx(x) + xlat_entry_indirect(xlat_block_get(x, block));
 }

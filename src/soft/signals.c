@@ -62,8 +62,7 @@ static bool leave_generated_code(struct xlat *x, greg_t *g)
 {
 	struct vcpu *v = (struct vcpu *)g[REG_RSP];
 	const void *pc = (const void *)g[REG_RIP];
-	const struct xlat_block *b = xlat_block_at(x, pc);
-	int guest = b ? xlat_fault_at(x, b, pc) : -1;
+	int guest = xlat_fault_at(x, pc);
 
 	if (guest < 0)
 		return false;

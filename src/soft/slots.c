@@ -85,7 +85,7 @@ unsigned slots_length(const struct slots *s, gpa_t gpa)
 static void kill(struct xlat *x, struct xlat_block *b)
 {
 	if (!b->is_dead)
-		x->slots.lengths[hash_of(b->gpa)] = (u8)b->insns;
+		x->slots.lengths[hash_of(b->gpa)] = b->insns;
 	xlat_kill(x, b);
 }
 

@@ -409,7 +409,7 @@ static void nor_an_empty_entry_of_the_jump_cache(void **state)
 	assert_non_null(b);
 	t->v->pcbase = 0x4000;
 	soft_kick(t->v);
-	xlat_enter(t->v, xlat_code_rx(t->vm->xlat) + b->entry_indirect);
+	xlat_enter(t->v, xlat_code_rx(t->vm->xlat) + xlat_entry_indirect(b));
 	assert_int_equal(t->v->rip, MAGIC);
 	assert_int_equal(t->v->exit_kind, XLAT_EXIT_LOOKUP);
 	set_cpl(t, 0);

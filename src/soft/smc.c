@@ -134,8 +134,7 @@ static u64 block_lines(const struct xlat_block *b, gpa_t page)
 
 	if (page_of(b->gpa) == page && first)
 		bits = lines(b->gpa & 0xfff, first) | b->look;
-	if (b->gpa2 != XLAT_NO_GPA && page_of(b->gpa2) == page &&
-	    b->bytes > first)
+	if (b->gfn2 == page >> PAGE_SHIFT && b->bytes > first)
 		bits |= lines(0, b->bytes - first);
 	return bits;
 }
@@ -173,23 +172,28 @@ static void list_del(struct xlat *x, struct xlat_block *b, gpa_t page)
 	*at = b->next_page[list_of(b, page)];
 }
 
+static gpa_t second_page(const struct xlat_block *b)
+{
+	return (gpa_t)b->gfn2 << PAGE_SHIFT;
+}
+
 static bool has_second_page(const struct xlat_block *b)
 {
-	return b->gpa2 != XLAT_NO_GPA && page_of(b->gpa2) != page_of(b->gpa);
+	return b->gfn2 != XLAT_NO_GFN && second_page(b) != page_of(b->gpa);
 }
 
 void smc_link_block(struct xlat *x, struct xlat_block *b)
 {
 	list_add(x, b, page_of(b->gpa));
 	if (has_second_page(b))
-		list_add(x, b, page_of(b->gpa2));
+		list_add(x, b, second_page(b));
 }
 
 void smc_unlink_block(struct xlat *x, struct xlat_block *b)
 {
 	list_del(x, b, page_of(b->gpa));
 	if (has_second_page(b))
-		list_del(x, b, page_of(b->gpa2));
+		list_del(x, b, second_page(b));
 }
 
 void smc_recompute(struct xlat *x, gpa_t gpa)
@@ -255,23 +259,24 @@ static const u8 *ram_at(struct xlat *x, gpa_t gpa)
 	return s ? s->hva + (gpa - s->gpa) : NULL;
 }
 
-static bool is_current(struct xlat *x, const struct xlat_block *b)
+static bool is_current(struct xlat *x, const struct xlat_block *b,
+		       const struct xlat_source *source)
 {
 	const u8 *p = ram_at(x, b->gpa), *p2;
 	u32 first = first_part(b);
 	u8 both[X86_INSN_MAX + 1];
 
 	if (!p ||
-	    xlat_hash_lines(p - (b->gpa & 0xfff), b->look) != b->look_hash)
+	    xlat_hash_lines(p - (b->gpa & 0xfff), b->look) != source->look_hash)
 		return false;
-	if (b->gpa2 == XLAT_NO_GPA)
-		return xlat_hash(p, first) == b->hash;
-	p2 = ram_at(x, b->gpa2);
+	if (b->gfn2 == XLAT_NO_GFN)
+		return xlat_hash(p, first) == source->hash;
+	p2 = ram_at(x, second_page(b));
 	if (!p2 || b->bytes > sizeof(both))
 		return false;
 	memcpy(both, p, first);
 	memcpy(both + first, p2, b->bytes - first);
-	return xlat_hash(both, b->bytes) == b->hash;
+	return xlat_hash(both, b->bytes) == source->hash;
 }
 
 static void forget(struct xlat *x, u32 i)
@@ -287,7 +292,7 @@ static bool kill_if_stale(struct xlat *x, u32 i)
 
 	if (b->is_dead)
 		return true;
-	if (is_current(x, b))
+	if (is_current(x, b, &x->unverified[i].source))
 		return false;
 	x->stats.verify_failures++;
 	xlat_kill(x, b);
@@ -315,7 +320,8 @@ static void acknowledge(struct xlat *x, u32 id)
 	}
 }
 
-void smc_unverified(struct xlat *x, struct xlat_block *b)
+void smc_unverified(struct xlat *x, struct xlat_block *b,
+		    const struct xlat_source *source)
 {
 	u64 pending = x->protect_pending;
 
@@ -328,8 +334,8 @@ void smc_unverified(struct xlat *x, struct xlat_block *b)
 		return;
 	}
 	/* The doubt that smc_protect() raised is now this entry's. */
-	x->unverified[x->unverified_count++] =
-		(struct smc_unverified){xlat_block_index(x, b), pending};
+	x->unverified[x->unverified_count++] = (struct smc_unverified){
+		xlat_block_index(x, b), *source, pending};
 }
 
 void smc_serialize(struct vcpu *v)
@@ -470,7 +476,8 @@ static void kill_lines(struct xlat *x, gpa_t page, struct smc_page *p, u64 bits)
 			continue;
 		xlat_kill_block(x, b);
 		if (has_second_page(b))
-			smc_recompute(x, list_of(b, page) ? b->gpa : b->gpa2);
+			smc_recompute(x, list_of(b, page) ? b->gpa
+							  : second_page(b));
 	}
 	smc_recompute(x, page);
 }
@@ -540,8 +547,8 @@ void smc_reset(struct xlat *x, u32 count)
 {
 	for (u32 i = 1; i < count; i++) {
 		page_reset(x, x->blocks[i].gpa);
-		if (x->blocks[i].gpa2 != XLAT_NO_GPA)
-			page_reset(x, x->blocks[i].gpa2);
+		if (x->blocks[i].gfn2 != XLAT_NO_GFN)
+			page_reset(x, second_page(&x->blocks[i]));
 	}
 	x->unverified_count = 0;
 	x->protect_pending = 0;

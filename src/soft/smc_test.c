@@ -427,10 +427,11 @@ static void race_translate(struct race *r, u32 *made_from)
 	word = __atomic_load_n((u32 *)(r->f.t->ram + PAGE), __ATOMIC_ACQUIRE);
 	b = cv_publish(x, PAGE, XLAT_NO_GPA, 4, 0, 0);
 	assert_non_null(b);
-	b->hash = xlat_hash((const u8 *)&word, 4);
 	made_from[xlat_block_index(x, b)] = word;
 	if (!is_sure)
-		smc_unverified(x, b);
+		smc_unverified(x, b,
+			       &(struct xlat_source){
+				       .hash = xlat_hash((u8 *)&word, 4)});
 	xlat_unlock(x);
 }
 

@@ -179,6 +179,21 @@ static void make_fault(struct thunks *t)
 	e_jmp(&t->e, t->at[XT_EXIT_KEEP]);
 }
 
+static void make_dead(struct thunks *t)
+{
+	struct emit *e = &t->e;
+
+	begin(t, XT_DEAD_DIRECT);
+	e_b(e, 0x9f); /* lahf */
+	e_op_rr(e, 1, 0x0f90 | CC_O, 0, S0);
+	e_store(e, 2, env_at(ENV_OFF(aflags), 8), S0);
+	t->at[XT_DEAD_INDIRECT] = e->pos;
+	pop(e, S0); /* behind the entry */
+	e_store(e, 8, m_env(ENV_OFF(exit_arg)), S0);
+	e_mov_mi(e, 4, m_env(ENV_OFF(exit_kind)), XLAT_EXIT_DEAD);
+	e_jmp(e, t->at[XT_EXIT_KEEP]);
+}
+
 static void call_c(struct thunks *t, const void *fn)
 {
 	e_mov_ri(&t->e, S0, (u64)(uintptr_t)fn);
@@ -538,6 +553,7 @@ void xlat_make_thunks(struct xlat *x)
 	make_enter(&t);
 	make_exit(&t);
 	make_fault(&t);
+	make_dead(&t);
 	for (unsigned i = 0; i < 4; i++) {
 		make_slow(&t, XT_SLOW_R_SUPER + i, i & 1, i & 2, false);
 		make_slow(&t, XT_GROUP_R_SUPER + i, i & 1, i & 2, true);

@@ -16,6 +16,10 @@ enum xlat_thunk {
 	XT_CHAIN,     /* ECX exit index, flags in RFLAGS: jumps on, or leaves */
 	XT_JC_MISS,   /* RAX linear address: jumps on, or leaves */
 	XT_FAULT,     /* v->rip is set, RAX the trap: leaves */
+	/* Called by the entries of dead blocks: leaves. Flags are in RFLAGS,
+	 * and in v->aflags. */
+	XT_DEAD_DIRECT,
+	XT_DEAD_INDIRECT,
 	/* Called by COLD_LOOKUP, see there. */
 	XT_SLOW_R_SUPER,
 	XT_SLOW_W_SUPER,

@@ -59,7 +59,7 @@
 /* Of blocks only: accesses do not share lookups (group.h). */
 #define XLAT_KEY_NOGROUP BIT32(7)
 #define XLAT_KEY_GS	 BIT32(8) /* 32-bit code: GS is data without limit */
-#define XLAT_KEY_NONE	 0xffffu /* no translation in this mode: T0 only */
+#define XLAT_KEY_NONE	 0xffffu  /* no translation in this mode: T0 only */
 
 /* The key of the vCPU's mode, for v->key. */
 u32 xlat_key(const struct vcpu *v);
@@ -68,34 +68,55 @@ u32 xlat_key(const struct vcpu *v);
 
 #define XLAT_NO_BLOCK 0u /* index 0 is never a block */
 #define XLAT_NO_GPA   (~0ull)
+#define XLAT_NO_GFN   (~0u)
 
+/* One cache line: there are a hundred thousand of them. */
 struct xlat_block {
-	/* What xlat_find() reads, in one cache line. */
 	_Alignas(64) gpa_t gpa; /* of the first byte */
-	gpa_t gpa2; /* of the second page's first byte, or XLAT_NO_GPA */
-	_Atomic u32 next_hash; /* block indexes; 0 ends */
-	u16 key;
-	bool is_dead; /* written under the lock, read without */
-	u32 entry_direct, entry_indirect; /* offsets into the code memory */
-
-	u64 hash; /* of the source bytes, see xlat_hash() */
 	/* Lines of the first page from which it was seen which flags are dead
-	 * behind the block, and their hash, see xlat_hash_lines(). */
-	u64 look, look_hash;
-	u32 code, code_end; /* what runs when all goes well */
-	u32 cold, cold_end; /* the rest: slow paths, unlinked exits */
-	u32 dead_direct, dead_indirect; /* where xlat_kill() sends them */
+	 * behind the block. */
+	u64 look;
+	_Atomic u32 next_hash; /* block indexes; 0 ends */
+	u32 gfn2;	       /* of the second page, or XLAT_NO_GFN */
+	u32 code; /* code offset of what runs when all goes well; its first
+		     byte is the entry for indirect jumps */
+	u32 cold; /* the rest: slow paths, unlinked exits */
+	u16 code_bytes, cold_bytes;
 	u32 exit_first;
-	u16 exit_count;
-	u16 bytes; /* of guest code */
-	u16 insns;
-	u8 heat; /* samples that fell on it (slots.h); under the lock */
-	/* Host faults: fault_count entries of the cache's fault pool. */
-	u32 fault_first;
-	u16 fault_count;
 	u32 next_page[2]; /* list of the first and of the second page */
 	u32 incoming;	  /* exit index + 1 of the first linked exit; 0: none */
+	u16 key;
+	u16 bytes; /* of guest code */
+	u8 direct; /* where in the code the entry for direct jumps is */
+	u8 exit_count;
+	u8 insns;
+	u8 heat;      /* samples that fell on it (slots.h); under the lock */
+	bool is_dead; /* written under the lock, read without */
 };
+_Static_assert(sizeof(struct xlat_block) == 64, "one cache line");
+
+/* gpa2: XLAT_NO_GPA, or below SMC_CHUNKS GiB. */
+static inline u32 xlat_gfn2(gpa_t gpa2)
+{
+	return (u32)(gpa2 >> PAGE_SHIFT);
+}
+/* Code offsets. */
+static inline u32 xlat_entry_direct(const struct xlat_block *b)
+{
+	return b->code + b->direct;
+}
+static inline u32 xlat_entry_indirect(const struct xlat_block *b)
+{
+	return b->code;
+}
+static inline u32 xlat_code_end(const struct xlat_block *b)
+{
+	return b->code + b->code_bytes;
+}
+static inline u32 xlat_cold_end(const struct xlat_block *b)
+{
+	return b->cold + b->cold_bytes;
+}
 
 /* A direct jump out of a block, to an address in the same guest page. */
 struct xlat_exit {
@@ -169,9 +190,10 @@ struct slots;
 struct slots *xlat_slots_of(struct xlat *x, gpa_t gpa);
 
 /* Under the lock: enters a block whose code has been written at
- * xlat_reserve()'s offset. `proto` gives gpa to insns, but for the indexes;
- * exits and faults are copied (exits: site, unlinked, target). Links what can
- * be linked, both ways. smc_protect() has been called for its pages. */
+ * xlat_reserve()'s offset. `proto` gives all but indexes and counts; exits and
+ * faults are copied (exits: site, unlinked, target, key; faults: in the order
+ * of their code). Links what it leads to. smc_protect() has been called for
+ * its pages. */
 struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 				const struct xlat_exit *exits, u32 exit_count,
 				const struct xlat_fault *faults,
@@ -183,7 +205,8 @@ u32 xlat_link(struct xlat *x, u32 exit_index);
 const struct xlat_exit *xlat_exit_get(const struct xlat *x, u32 exit_index);
 
 /* Under the lock: no new entry leads into the block; who is inside it stays
- * until its next exit. Its entries jump to x's dead thunk. */
+ * until its next exit. Its entries call thunks that leave for an
+ * XLAT_EXIT_LOOKUP. */
 void xlat_kill(struct xlat *x, struct xlat_block *b);
 
 /* All vCPUs parked: forgets every block; the code memory is empty again. The
@@ -194,9 +217,13 @@ void xlat_flush_all(struct xlat *x);
  * lock, async-signal-safe. NULL: a thunk, or no generated code at all. */
 const struct xlat_block *xlat_block_at(const struct xlat *x, const void *pc);
 /* The guest page offset of a host fault at pc, or -1. Async-signal-safe. */
-int xlat_fault_at(const struct xlat *x, const struct xlat_block *b,
-		  const void *pc);
+int xlat_fault_at(const struct xlat *x, const void *pc);
 
+/* What a block was made from: xlat_hash() of its bytes, xlat_hash_lines() of
+ * the lines that were looked ahead at. */
+struct xlat_source {
+	u64 hash, look_hash;
+};
 u64 xlat_hash(const u8 *bytes, size_t n);
 /* Of the page's lines of 64 bytes whose bits are set. */
 u64 xlat_hash_lines(const u8 *page, u64 lines);
@@ -206,8 +233,8 @@ u32 *xlat_thunk_table(struct xlat *x);
 
 struct xlat_stats {
 	u64 blocks, dead_blocks, code_bytes, guest_bytes, guest_insns, links,
-		flushes, invalidated, revokes, verify_failures,
-		promotions, demotions;
+		flushes, invalidated, revokes, verify_failures, promotions,
+		demotions;
 };
 void xlat_get_stats(struct xlat *x, struct xlat_stats *out);
 
@@ -227,7 +254,8 @@ bool smc_may_tag_w(struct vcpu *v, gpa_t gpa);
 bool smc_protect(struct vcpu *v, gpa_t gpa, u32 n);
 /* The same for lines of a page. */
 bool smc_protect_lines(struct vcpu *v, gpa_t page, u64 lines);
-void smc_unverified(struct xlat *x, struct xlat_block *b);
+void smc_unverified(struct xlat *x, struct xlat_block *b,
+		    const struct xlat_source *source);
 
 /* [gpa, gpa+len) has been or is about to be written, by a vCPU's slow path, a
  * device or a loader: kills the blocks over those lines. Any thread; takes

@@ -9,7 +9,7 @@
 #define XLAT_BLOCKS_MAX (256u * 1024)
 #define XLAT_EXITS_MAX	(1024u * 1024)
 #define XLAT_FAULTS_MAX (256u * 1024)
-#define XLAT_HASH_HEADS BIT32(18)
+#define XLAT_HASH_HEADS BIT32(17)
 #define XLAT_THUNKS_MAX 96
 #define XLAT_CODE_ALIGN 16u
 
@@ -33,6 +33,7 @@ struct smc_vcpu {
 
 struct smc_unverified {
 	u32 block;
+	struct xlat_source source;
 	u64 pending; /* vCPUs (bit id) that may still write */
 };
 
@@ -40,10 +41,10 @@ struct smc_unverified {
  * the hash chains say of live blocks in one page. Changed under the lock, read
  * without. */
 #define XLAT_WAYS 4
-#define XLAT_SETS BIT32(16)
+#define XLAT_SETS BIT32(15)
 struct xlat_set {
 	_Alignas(64) struct xlat_way {
-		_Atomic u64 tag; /* xlat_way_tag(); 0: free */
+		_Atomic u64 tag;   /* xlat_way_tag(); 0: free */
 		_Atomic u32 entry; /* entry_indirect */
 		u32 block;
 	} ways[XLAT_WAYS];
@@ -55,14 +56,14 @@ struct xlat {
 	struct soft_codemem code;
 	u32 code_next, cold_next; /* offsets of the first free bytes */
 	u32 reserved_end, reserved_cold_end; /* of the reservations there */
-	_Atomic u32 *heads; /* hash: block indexes */
+	_Atomic u32 *heads;		     /* hash: block indexes */
 	struct xlat_set *sets;
 	struct xlat_block *blocks;
 	_Atomic u32 block_count; /* the used ones, and 0; read by signals */
 	struct xlat_exit *exits;
 	u32 exit_count;
-	struct xlat_fault *faults;
-	u32 fault_count;
+	struct xlat_fault *faults; /* in the order of their code */
+	_Atomic u32 fault_count;   /* read by signals */
 	u32 thunks[XLAT_THUNKS_MAX];
 	struct slots slots;
 	struct xlat_stats stats; /* blocks … links: of the present contents */
@@ -79,9 +80,9 @@ struct xlat {
 	struct smc_unverified unverified[SMC_UNVERIFIED_MAX];
 };
 
-static inline u32 xlat_hash_slot(gpa_t gpa, gpa_t gpa2, u32 key)
+static inline u32 xlat_hash_slot(gpa_t gpa, u32 gfn2, u32 key)
 {
-	u64 h = gpa ^ (u64)key << 48 ^ (gpa2 != XLAT_NO_GPA ? BIT64(63) : 0);
+	u64 h = gpa ^ (u64)key << 48 ^ (gfn2 != XLAT_NO_GFN ? BIT64(63) : 0);
 
 	h *= 0x9e3779b97f4a7c15ull;
 	return (u32)(h >> 32) & (XLAT_HASH_HEADS - 1);
@@ -96,7 +97,7 @@ static inline u64 xlat_way_tag(gpa_t gpa, u32 key)
 static inline struct xlat_set *xlat_set_of(const struct xlat *x, gpa_t gpa,
 					   u32 key)
 {
-	return &x->sets[xlat_hash_slot(gpa, XLAT_NO_GPA, key) % XLAT_SETS];
+	return &x->sets[xlat_hash_slot(gpa, XLAT_NO_GFN, key) % XLAT_SETS];
 }
 
 static inline bool xlat_block_is_dead(const struct xlat_block *b)
