@@ -12,13 +12,55 @@
 #include <unistd.h>
 
 #include "block/block_int.h"
+#include "block/qcow2.h"
+
+static void close_layers(const struct block_open *how)
+{
+	for (size_t i = 0; i < how->layer_count; i++)
+		close(how->layers[i].fd);
+}
+
+static int open_qcow2(struct loop *loop, int fd, const struct block_open *how,
+		      struct block_node **out_node, struct err *err)
+{
+	struct block_node *file, *backing = NULL;
+	struct block_open below = *how;
+	int rc = raw_open_file(loop, fd, how, &file, err);
+
+	if (rc) {
+		close_layers(how);
+		return rc;
+	}
+	if (how->layer_count) {
+		below.format = how->layers[0].format;
+		below.is_read_only = true;
+		below.layers++;
+		below.layer_count--;
+		rc = block_open_fd(loop, how->layers[0].fd, &below, &backing,
+				   err);
+		if (rc) {
+			block_close(file);
+			return rc;
+		}
+	}
+	return qcow2_open(loop, file, backing, how, out_node, err);
+}
 
 int block_open_fd(struct loop *loop, int fd, const struct block_open *how,
 		  struct block_node **out_node, struct err *err)
 {
-	if (!strcmp(how->format, "raw"))
+	if (!strcmp(how->format, "qcow2") &&
+	    how->layer_count < BLOCK_LAYERS_MAX)
+		return open_qcow2(loop, fd, how, out_node, err);
+	if (!strcmp(how->format, "raw") && !how->layer_count)
 		return raw_open(loop, fd, how, out_node, err);
 	close(fd);
+	close_layers(how);
+	if (!strcmp(how->format, "raw"))
+		return err_set(err, -EINVAL, "a raw image has no backing file");
+	if (!strcmp(how->format, "qcow2"))
+		return err_set(err, -EINVAL, "more than %d images in a chain",
+			       BLOCK_LAYERS_MAX);
 	return err_set(err, -EINVAL, "unknown disk format '%s'", how->format);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Disks: one asynchronous interface over a graph of nodes (raw files now;
- * qcow2, overlays, crypt, throttle later, all behind the same ops).
+/* Disks: one asynchronous interface over a graph of nodes (raw files, qcow2
+ * images and what they are overlays of; crypt and throttle later).
  *
  * All calls and completions are on the thread of the loop that the node was
  * opened with. A request's buffers stay valid until its completion, which is
@@ -48,11 +48,26 @@ enum block_cache { BLOCK_WRITEBACK, BLOCK_NONE, BLOCK_UNSAFE };
  * none (AUTO finds out). */
 enum block_io { BLOCK_IO_AUTO, BLOCK_IO_URING, BLOCK_IO_THREADS };
 
+/* A file below an overlay, opened for reading and locked by the caller. */
+struct block_layer {
+	int fd;
+	const char *format;
+};
+
+#define BLOCK_LAYERS_MAX 32 /* of one disk, its top included */
+
 struct block_open {
-	const char *format; /* "raw"; never probed */
+	const char *format; /* "raw" or "qcow2"; never probed */
 	bool is_read_only;
 	enum block_cache cache; /* BLOCK_NONE: -ENOTSUP so far */
 	enum block_io io;
+	/* The files below the top one, nearest first: as many as the images
+	 * say that there are. Taken over as the top's descriptor is. */
+	const struct block_layer *layers;
+	size_t layer_count;
+	/* Opens an overlay without the files below it: what they would give
+	 * is an error (-ENOMEDIUM). To look at the image itself. */
+	bool is_alone;
 };
 
 /* Takes ownership of fd (already opened and locked by the caller), also when

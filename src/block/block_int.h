@@ -13,13 +13,19 @@ struct block_node_ops {
 			       struct block_request *req, int result);
 	void (*drain)(struct block_node *node);
 	void (*close)(struct block_node *node);
+	/* Nothing is in flight beyond the new end. 0 or -errno. */
+	int (*truncate)(struct block_node *node, u64 bytes);
 };
 
 struct block_node {
 	const struct block_node_ops *ops;
 	u64 size_bytes;
+	u64 file_bytes; /* of a file node: where the file ends */
 	bool is_read_only;
 };
 
 int raw_open(struct loop *loop, int fd, const struct block_open *how,
 	     struct block_node **out_node, struct err *err);
+/* The file below a format: it grows, and reads as zeros behind its end. */
+int raw_open_file(struct loop *loop, int fd, const struct block_open *how,
+		  struct block_node **out_node, struct err *err);

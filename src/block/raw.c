@@ -6,6 +6,9 @@
  * step ended, so short transfers and long vectors are one case. Zeroes are
  * first tried as an allocation call, then written.
  *
+ * A file that holds an image of another format grows as it is written, and
+ * what lies behind its end reads as zeros (the tail of its last cluster).
+ *
  * At most FILE_IO_DEPTH requests are in flight; the rest wait in order.
  * Completions are always called from here: the loop's event, or drain.
  */
@@ -37,6 +40,7 @@ struct raw_node {
 	int fd;
 	int event_fd;
 	bool is_unsafe;
+	bool grows;
 	struct file_io *io;
 	struct list waiting;  /* requests without a slot */
 	struct list finished; /* requests to be completed; result in progress */
@@ -101,6 +105,19 @@ static void step_zeroes(struct file_io_step *step,
 		step->vecs[step->vec_count++] =
 			(struct iovec){(void *)zeroes, n};
 		left -= n;
+	}
+}
+
+static void read_zeroes(struct block_request *req)
+{
+	u64 skip = req->progress;
+
+	for (int i = 0; i < req->iov_count; i++) {
+		const struct iovec *v = &req->iov[i];
+		u64 from = MIN(skip, v->iov_len);
+
+		memset((u8 *)v->iov_base + from, 0, v->iov_len - from);
+		skip -= from;
 	}
 }
 
@@ -183,7 +200,7 @@ static bool is_refused_call(int result)
 }
 
 /* What the finished step means: 1: another step, else the request's end. */
-static int step_result(struct slot *s)
+static int step_result(struct raw_node *r, struct slot *s)
 {
 	struct block_request *req = s->req;
 	int result = s->step.result;
@@ -199,15 +216,22 @@ static int step_result(struct slot *s)
 	if (result < 0 || s->step.kind == FILE_SYNC ||
 	    s->step.kind == FILE_ALLOCATE)
 		return result;
+	if (result == 0 && r->grows && req->op == BLOCK_READ) {
+		read_zeroes(req);
+		return 0;
+	}
 	if (result == 0)
 		return -EIO; /* the file became shorter, or takes no more */
 	req->progress += (u64)result;
+	if (req->op != BLOCK_READ)
+		r->node.file_bytes =
+			MAX(r->node.file_bytes, req->offset + req->progress);
 	return req->progress < req->len;
 }
 
 static void step_done(struct raw_node *r, struct slot *s)
 {
-	int rc = step_result(s);
+	int rc = step_result(r, s);
 	struct block_request *req = s->req;
 
 	if (rc > 0) {
@@ -292,12 +316,23 @@ static void raw_close(struct block_node *node)
 	free(r);
 }
 
+static int raw_truncate(struct block_node *node, u64 bytes)
+{
+	struct raw_node *r = container_of(node, struct raw_node, node);
+
+	if (ftruncate(r->fd, (off_t)bytes) < 0)
+		return -errno;
+	node->file_bytes = bytes;
+	return 0;
+}
+
 static const struct block_node_ops raw_ops = {
 	.format = "raw",
 	.submit = raw_submit,
 	.complete_later = raw_complete_later,
 	.drain = raw_drain,
 	.close = raw_close,
+	.truncate = raw_truncate,
 };
 
 static int file_size(int fd, u64 *out_bytes, struct err *err)
@@ -315,8 +350,8 @@ static int file_size(int fd, u64 *out_bytes, struct err *err)
 			"the image is neither a file nor a block device");
 	else if (ioctl(fd, BLKGETSIZE64, &bytes) < 0)
 		return err_sys(err, -errno, "look at the block device");
-	if (!bytes || bytes > INT64_MAX)
-		return err_set(err, -EINVAL, "the image is empty");
+	if (bytes > INT64_MAX)
+		return err_set(err, -EINVAL, "the image is too large");
 	*out_bytes = bytes;
 	return 0;
 }
@@ -346,9 +381,12 @@ static int raw_init(struct raw_node *r, const struct block_open *how,
 	if (!how->is_read_only && (flags & O_ACCMODE) != O_RDWR)
 		return err_set(err, -EACCES,
 			       "the image is not open for writing");
-	rc = file_size(r->fd, &r->node.size_bytes, err);
+	rc = file_size(r->fd, &r->node.file_bytes, err);
 	if (rc)
 		return rc;
+	if (!r->node.file_bytes && !r->grows)
+		return err_set(err, -EINVAL, "the image is empty");
+	r->node.size_bytes = r->grows ? INT64_MAX : r->node.file_bytes;
 	r->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->event_fd < 0)
 		return err_sys(err, -errno, "create an event");
@@ -360,8 +398,8 @@ static int raw_init(struct raw_node *r, const struct block_open *how,
 	return rc ? err_sys(err, rc, "watch an event") : 0;
 }
 
-int raw_open(struct loop *loop, int fd, const struct block_open *how,
-	     struct block_node **out_node, struct err *err)
+static int open_node(struct loop *loop, int fd, const struct block_open *how,
+		     bool grows, struct block_node **out_node, struct err *err)
 {
 	struct raw_node *r = calloc(1, sizeof(*r));
 	int rc;
@@ -373,6 +411,7 @@ int raw_open(struct loop *loop, int fd, const struct block_open *how,
 	r->fd = fd;
 	r->event_fd = -1;
 	r->is_unsafe = how->cache == BLOCK_UNSAFE;
+	r->grows = grows;
 	list_init(&r->waiting);
 	list_init(&r->finished);
 	rc = raw_init(r, how, err);
@@ -382,4 +421,16 @@ int raw_open(struct loop *loop, int fd, const struct block_open *how,
 	}
 	*out_node = &r->node;
 	return 0;
+}
+
+int raw_open(struct loop *loop, int fd, const struct block_open *how,
+	     struct block_node **out_node, struct err *err)
+{
+	return open_node(loop, fd, how, false, out_node, err);
+}
+
+int raw_open_file(struct loop *loop, int fd, const struct block_open *how,
+		  struct block_node **out_node, struct err *err)
+{
+	return open_node(loop, fd, how, true, out_node, err);
 }

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* qcow2 images, versions 2 and 3: a node over the node of a file.
+ *
+ * An image is hostile: whatever it says ends in the right bytes or an error,
+ * in bounded memory, and nothing is written but to the image's own file.
+ * Refused with -ENOTSUP: encryption, external data files, unknown
+ * incompatible features.
+ */
+#pragma once
+
+#include "block/block.h"
+
+#define QCOW2_NAME_MAX	     1023 /* of a backing file, bytes */
+#define QCOW2_FORMAT_MAX     63
+#define QCOW2_L1_BYTES	     (32 * MIB) /* the most that an image may have */
+#define QCOW2_REFTABLE_BYTES (8 * MIB)
+#define QCOW2_SNAPSHOTS_MAX  65536
+
+#define QCOW2_INCOMPAT_DIRTY	   BIT64(0)
+#define QCOW2_INCOMPAT_CORRUPT	   BIT64(1)
+#define QCOW2_INCOMPAT_DATA_FILE   BIT64(2)
+#define QCOW2_INCOMPAT_COMPRESSION BIT64(3)
+#define QCOW2_INCOMPAT_EXTL2	   BIT64(4)
+#define QCOW2_COMPAT_LAZY	   BIT64(0)
+#define QCOW2_AUTOCLEAR_BITMAPS	   BIT64(0)
+#define QCOW2_AUTOCLEAR_DATA_RAW   BIT64(1)
+
+/* The header and its extensions, checked as far as they can be alone. */
+struct qcow2_header {
+	u32 version;
+	u32 cluster_bits;
+	u64 size_bytes;
+	u32 l1_entries;
+	u64 l1_offset;
+	u64 refcount_table_offset;
+	u32 refcount_table_clusters;
+	u32 refcount_order;
+	u32 snapshot_count;
+	u64 snapshots_offset;
+	u64 incompatible, compatible, autoclear;
+	u32 header_bytes;
+	u8 compression_type; /* 0 deflate, 1 zstd */
+	bool has_backing;
+	u64 backing_offset;
+	char backing_name[QCOW2_NAME_MAX + 1];
+	char backing_format[QCOW2_FORMAT_MAX + 1]; /* "": not said */
+	u32 bitmap_count;			   /* 0: no extension */
+	u64 bitmap_directory_offset, bitmap_directory_bytes;
+	u64 extensions_end; /* offset behind the last extension */
+};
+
+#define QCOW2_HEADER_MAX (2 * MIB) /* what parse wants to see at most */
+
+/* `bytes` are the first `len` of a file of file_bytes: its first cluster, or
+ * all of a shorter file. -EINVAL: no qcow2 image or a damaged one; -ENOTSUP:
+ * one with features that we do not have. */
+int qcow2_header_parse(const u8 *bytes, size_t len, u64 file_bytes,
+		       struct qcow2_header *out, struct err *err);
+
+/* Takes over both nodes, also when it fails. backing is NULL when the image
+ * has no backing file, or with how->is_alone. */
+int qcow2_open(struct loop *loop, struct block_node *file,
+	       struct block_node *backing, const struct block_open *how,
+	       struct block_node **out_node, struct err *err);
+/* The header of an open image: borrowed, valid until it is closed. */
+const struct qcow2_header *qcow2_header_of(const struct block_node *node);

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parts of a qcow2 node, private to block/qcow2_*.c.
+ *
+ * Functions named qcow2_co_* run on a coroutine of the node's pool and may
+ * wait; the others do not wait. They return 0 or -errno.
+ */
+#pragma once
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "block/block_int.h"
+#include "block/co.h"
+#include "block/qcow2.h"
+
+#define QCOW2_OPS	128	  /* requests in work; the rest waits */
+#define QCOW2_SLICE	4096u	  /* cached piece of a table, at most */
+#define QCOW2_L2_CACHE	(4 * MIB) /* of L2 tables, per image */
+#define QCOW2_RB_CACHE	(1 * MIB) /* of refcount blocks, per image */
+#define QCOW2_IOV_MAX	1024
+#define QCOW2_NO_OFFSET UINT64_MAX
+
+#define L1_OFFSET_MASK 0x00fffffffffffe00ull
+#define L2_OFFSET_MASK 0x00fffffffffffe00ull
+#define L2_COPIED      BIT64(63)
+#define L2_COMPRESSED  BIT64(62)
+#define L2_ZERO	       BIT64(0)
+#define L1_RESERVED    0x7f000000000001ffull
+#define L2_RESERVED    0x3f000000000001feull /* and L2_ZERO, see there */
+#define RT_OFFSET_MASK 0xfffffffffffffe00ull
+
+static inline u16 ld_be16(const void *p)
+{
+	return __builtin_bswap16(ld_le16(p));
+}
+static inline u32 ld_be32(const void *p)
+{
+	return __builtin_bswap32(ld_le32(p));
+}
+static inline u64 ld_be64(const void *p)
+{
+	return __builtin_bswap64(ld_le64(p));
+}
+static inline void st_be16(void *p, u16 v)
+{
+	st_le16(p, __builtin_bswap16(v));
+}
+static inline void st_be32(void *p, u32 v)
+{
+	st_le32(p, __builtin_bswap32(v));
+}
+static inline void st_be64(void *p, u64 v)
+{
+	st_le64(p, __builtin_bswap64(v));
+}
+
+struct qcow2;
+
+/* ---- qcow2_cache.c: pieces of tables in memory ---- */
+
+struct qcow2_slice {
+	struct list lru;
+	struct qcow2_slice *hash_next;
+	u64 offset; /* in the file; QCOW2_NO_OFFSET: holds nothing */
+	u32 pins;
+	int error;
+	bool is_loading, is_dirty;
+	u8 *bytes; /* as they are in the file */
+};
+
+struct qcow2_cache {
+	struct qcow2 *q;
+	u32 slice_bytes;
+	u32 count, count_max, dirty_count;
+	struct list lru; /* least recently used first */
+	struct qcow2_slice **hash;
+	u32 hash_mask;
+	struct co_queue loaded; /* someone waits for a load, or for room */
+};
+
+void qcow2_cache_init(struct qcow2_cache *c, struct qcow2 *q, u64 max_bytes);
+void qcow2_cache_fini(struct qcow2_cache *c);
+/* The slice at offset (aligned to slices), pinned. */
+int qcow2_co_cache_get(struct qcow2_cache *c, u64 offset,
+		       struct qcow2_slice **out);
+void qcow2_cache_put(struct qcow2_cache *c, struct qcow2_slice *s);
+/* The slice when it is there, not pinned: valid until the next wait. */
+struct qcow2_slice *qcow2_cache_peek(struct qcow2_cache *c, u64 offset);
+void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slice *s);
+/* Forgets the slices of a table that is no more. None is pinned. */
+void qcow2_cache_forget(struct qcow2_cache *c, u64 offset, u64 len);
+
+/* ---- The node ---- */
+
+/* Guest clusters that a request works on. Shared: the mapping stays.
+ * Exclusive: the mapping changes. Granted in order of arrival. */
+struct qcow2_range {
+	struct list link;
+	u64 first, last; /* cluster numbers */
+	bool is_exclusive;
+};
+
+struct qcow2_op {
+	struct list link;
+	struct qcow2 *q;
+	struct block_request *req;
+	struct block_request child; /* of the fast path */
+	struct qcow2_range range;
+};
+
+struct qcow2 {
+	struct block_node node;
+	struct loop *loop;
+	struct block_node *file, *backing;
+	struct qcow2_header h;
+	bool has_backing; /* also when is_alone, without the node */
+	bool is_corrupt;  /* found while in use: no more writes */
+
+	u32 cluster_bits;
+	u64 cluster_bytes;
+	u32 l2_bits;	/* entries of an L2 table */
+	u32 entry_bits; /* 3, or 4: bytes of an L2 entry */
+	u32 sub_bits;	/* of a subcluster's size */
+	u32 sub_count;	/* of a cluster: 32, or 1 */
+
+	u64 *l1; /* as in the file, in the host's byte order */
+	u32 l1_entries;
+	struct qcow2_cache l2;
+
+	struct co_pool pool;
+	struct list ranges; /* granted and waiting */
+	struct co_queue range_queue;
+	struct list idle_ops;
+	struct list waiting;  /* requests without an op */
+	struct list finished; /* requests; result in progress */
+	u32 in_flight, live, co_max;
+	int event_fd;
+	struct loop_fd event;
+	struct qcow2_op ops[QCOW2_OPS];
+
+	/* the cluster that was decompressed last */
+	u8 *unpacked;
+	u64 unpacked_entry; /* 0: none */
+};
+
+static inline struct qcow2 *qcow2_of(const struct block_node *node)
+{
+	return container_of((struct block_node *)node, struct qcow2, node);
+}
+
+/* ---- qcow2_header.c ---- */
+
+/* L1 entries that a disk of size_bytes needs. */
+u64 qcow2_l1_entries(const struct qcow2_header *h, u64 size_bytes);
+
+/* ---- qcow2.c ---- */
+
+/* One request to a node below, waited for. */
+int qcow2_co_io(struct qcow2 *q, struct block_node *node, enum block_op op,
+		u64 offset, u64 len, const struct iovec *iov, int iov_count);
+int qcow2_co_pread(struct qcow2 *q, u64 offset, void *bytes, u64 len);
+int qcow2_co_pwrite(struct qcow2 *q, u64 offset, const void *bytes, u64 len);
+/* Runs fn on a coroutine to its end: for open, close and tools. Not while a
+ * coroutine runs. */
+int qcow2_run(struct qcow2 *q, int (*fn)(struct qcow2 *q, void *opaque),
+	      void *opaque);
+/* Notes that the image is damaged; returns -EIO. */
+int qcow2_damaged(struct qcow2 *q, const char *what, u64 where);
+
+void qcow2_co_range_lock(struct qcow2 *q, struct qcow2_range *r, u64 offset,
+			 u64 len, bool is_exclusive);
+void qcow2_range_unlock(struct qcow2 *q, struct qcow2_range *r);
+
+/* ---- qcow2_map.c: what is where ---- */
+
+/* One guest cluster. */
+struct qcow2_cluster {
+	u64 entry;	     /* the L2 entry's first word */
+	u64 host;	     /* 0: none; not of a compressed one */
+	u32 allocated, zero; /* a bit per subcluster; never both */
+	bool is_compressed;
+	bool is_ours; /* refcount is one: may be written in place */
+};
+
+enum qcow2_source {
+	QCOW2_FROM_FILE,
+	QCOW2_FROM_ZERO,
+	QCOW2_FROM_BACKING,
+	QCOW2_FROM_COMPRESSED
+};
+
+struct qcow2_extent {
+	enum qcow2_source source;
+	u64 bytes;
+	u64 host;  /* FROM_FILE */
+	u64 entry; /* FROM_COMPRESSED: one cluster's, or a part of it */
+};
+
+/* Decodes the L2 entry at `at`; -EIO when it is damaged. */
+int qcow2_cluster_decode(struct qcow2 *q, const u8 *at,
+			 struct qcow2_cluster *out);
+/* The L2 slice of a guest offset: where it is (0: no table), and the entry's
+ * place in it. */
+int qcow2_l2_place(struct qcow2 *q, u64 offset, u64 *out_slice, u32 *out_at);
+/* The first extent of [offset, offset + len), which is not empty. */
+int qcow2_co_map(struct qcow2 *q, u64 offset, u64 len,
+		 struct qcow2_extent *out);
+/* The same from what is in memory; -EAGAIN when that does not tell. */
+int qcow2_map(struct qcow2 *q, u64 offset, u64 len, struct qcow2_extent *out);
+
+/* ---- qcow2_read.c ---- */
+
+/* A moving view of a vector. */
+struct qcow2_iov {
+	const struct iovec *iov;
+	int count;
+	u64 skip;
+	struct iovec *part; /* room for QCOW2_IOV_MAX */
+};
+/* The next len bytes (or fewer, when they are in too many pieces) as part;
+ * returns the bytes, and sets the number of pieces. */
+u64 qcow2_iov_next(struct qcow2_iov *v, u64 len, int *out_count);
+int qcow2_co_read(struct qcow2 *q, u64 offset, u64 len, struct qcow2_iov *v);
+/* The same into one piece. Behind the end of the disk: zeros. */
+int qcow2_co_read_bytes(struct qcow2 *q, u64 offset, void *bytes, u64 len);
+
+/* ---- qcow2_compressed.c ---- */
+
+/* The cluster of a compressed entry: valid until the next wait. */
+int qcow2_co_unpack(struct qcow2 *q, u64 entry, const u8 **out);
