@@ -66,6 +66,11 @@ static int ram_create(struct machine *m, struct err *err)
 
 /* ---- engine ---- */
 
+/* A third of what a boot runs, it runs no more often than that; a translation
+ * costs as much as some runs in the interpreter. docs/notes/translator-speed.md
+ * has the measurements. */
+#define TRANSLATE_AFTER 4
+
 static int engine_create(struct machine *m, struct err *err)
 {
 	struct x86_cpuid_config cpu = {
@@ -81,6 +86,7 @@ static int engine_create(struct machine *m, struct err *err)
 		.irqchip = &chipset_irqchip,
 		.irqchip_opaque = m,
 		.lockstep_every = m->cfg.lockstep_every,
+		.translate_after = TRANSLATE_AFTER,
 	};
 	int rc =
 		engine_select(m->cfg.engine, &m->engine, m->engine_reason, err);

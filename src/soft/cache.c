@@ -52,11 +52,12 @@ static void free_array(void *p, size_t bytes)
 		munmap(p, bytes);
 }
 
-#define HEADS_BYTES  (XLAT_HASH_HEADS * sizeof(u32))
-#define SETS_BYTES   (XLAT_SETS * sizeof(struct xlat_set))
-#define BLOCKS_BYTES (XLAT_BLOCKS_MAX * sizeof(struct xlat_block))
-#define EXITS_BYTES  (XLAT_EXITS_MAX * sizeof(struct xlat_exit))
-#define FAULTS_BYTES (XLAT_FAULTS_MAX * sizeof(struct xlat_fault))
+#define WARMTHS_BYTES (XLAT_WARMTHS / 2)
+#define HEADS_BYTES   (XLAT_HASH_HEADS * sizeof(u32))
+#define SETS_BYTES    (XLAT_SETS * sizeof(struct xlat_set))
+#define BLOCKS_BYTES  (XLAT_BLOCKS_MAX * sizeof(struct xlat_block))
+#define EXITS_BYTES   (XLAT_EXITS_MAX * sizeof(struct xlat_exit))
+#define FAULTS_BYTES  (XLAT_FAULTS_MAX * sizeof(struct xlat_fault))
 
 static void reset_counts(struct xlat *x)
 {
@@ -83,12 +84,15 @@ struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err)
 		return NULL;
 	}
 	x->vm = vm;
+	x->warm = MIN(vm->cfg.translate_after, 15u);
+	x->warmths = reserve_array(WARMTHS_BYTES, false);
 	x->heads = reserve_array(HEADS_BYTES, true);
 	x->sets = reserve_array(SETS_BYTES, true);
 	x->blocks = reserve_array(BLOCKS_BYTES, true);
 	x->exits = reserve_array(EXITS_BYTES, false);
 	x->faults = reserve_array(FAULTS_BYTES, false);
-	if (!x->heads || !x->sets || !x->blocks || !x->exits || !x->faults) {
+	if (!x->warmths || !x->heads || !x->sets || !x->blocks || !x->exits ||
+	    !x->faults) {
 		err_sys(err, -errno, "allocate the code cache");
 		xlat_free(x);
 		return NULL;
@@ -109,6 +113,7 @@ void xlat_free(struct xlat *x)
 		return;
 	soft_codemem_close(&x->code);
 	smc_free(x);
+	free_array((void *)x->warmths, WARMTHS_BYTES);
 	free_array(x->heads, HEADS_BYTES);
 	free_array(x->sets, SETS_BYTES);
 	free_array(x->blocks, BLOCKS_BYTES);
@@ -125,6 +130,42 @@ u8 *xlat_code_rw(struct xlat *x)
 size_t xlat_code_size(const struct xlat *x)
 {
 	return x->code.size;
+}
+
+/* ---- what runs for the first time ---- */
+
+/* The byte, and in *out_shift where in it. */
+static _Atomic u8 *warmth_of(struct xlat *x, gpa_t gpa, u32 key,
+			     unsigned *out_shift)
+{
+	u64 h = (gpa ^ (u64)key << 48) * 0x9e3779b97f4a7c15ull >> 32;
+
+	*out_shift = h & 1 ? 4 : 0;
+	return &x->warmths[h % XLAT_WARMTHS / 2];
+}
+
+/* Counts of other vCPUs that get lost meanwhile do not matter. */
+bool xlat_is_cold(struct xlat *x, gpa_t gpa, u32 key)
+{
+	unsigned shift;
+	_Atomic u8 *w = warmth_of(x, gpa, key, &shift);
+	u32 old = atomic_load_explicit(w, memory_order_relaxed);
+
+	if ((old >> shift & 15) >= x->warm)
+		return false;
+	atomic_store_explicit(w, (u8)(old + (1u << shift)),
+			      memory_order_relaxed);
+	return true;
+}
+
+void xlat_cool(struct xlat *x, const struct xlat_block *b)
+{
+	unsigned shift;
+	_Atomic u8 *w = warmth_of(x, b->gpa, b->key, &shift);
+	u32 old = atomic_load_explicit(w, memory_order_relaxed);
+
+	atomic_store_explicit(w, (u8)(old & ~(15u << shift)),
+			      memory_order_relaxed);
 }
 
 /* ---- a new block ---- */

@@ -270,10 +270,10 @@ static bool ends_block(const struct soft_entry *e)
 /* Room for n entries in a row. */
 static u32 ring_take(struct soft_icache *c, u32 n)
 {
-	u32 left = SOFT_ICACHE_ENTRIES - c->next % SOFT_ICACHE_ENTRIES;
+	u32 at = c->next % SOFT_ICACHE_ENTRIES;
 
-	if (left < n)
-		c->next += left;
+	if (c->ring - at < n)
+		c->next += SOFT_ICACHE_ENTRIES - at;
 	if (c->next > UINT32_MAX - 2 * SOFT_ICACHE_ENTRIES) {
 		memset(c->blocks, 0, sizeof(c->blocks));
 		c->next = SOFT_ICACHE_ENTRIES;
@@ -329,6 +329,7 @@ struct soft_icache *soft_icache_get(struct vcpu *v)
 	for (unsigned i = 0; i < SOFT_ICACHE_SINGLES; i++)
 		c->singles[i].mode = SOFT_ENTRY_EMPTY;
 	c->next = SOFT_ICACHE_ENTRIES;
+	c->ring = v->vm->xlat ? SOFT_ICACHE_COLD : SOFT_ICACHE_ENTRIES;
 	r = soft_stubs_region(v->vm->stubs, v->id);
 	c->code_rw = r.rw;
 	c->code_rx = r.rx;

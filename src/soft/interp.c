@@ -279,6 +279,12 @@ static inline void run_block(struct vcpu *v)
 	v->rip = v->next_rip;
 }
 
+void soft_interp_block(struct vcpu *v)
+{
+	soft_icache_get(v);
+	run_block(v);
+}
+
 void soft_interp(struct vcpu *v)
 {
 	soft_icache_get(v);

@@ -61,6 +61,9 @@ struct soft_block {
 _Static_assert(sizeof(struct soft_block) == 64, "one cache line");
 
 #define SOFT_ICACHE_ENTRIES 32768u /* powers of two */
+/* Beside the translator, which leaves it what runs a few times: a ring that
+ * stays in the host's cache. */
+#define SOFT_ICACHE_COLD    4096u
 #define SOFT_ICACHE_BLOCKS  8192u
 #define SOFT_ICACHE_SINGLES 256u
 #define SOFT_STUB_HASH	    8192u
@@ -85,6 +88,7 @@ struct soft_icache {
 	struct soft_block blocks[SOFT_ICACHE_BLOCKS];
 	struct soft_stub_slot stubs[SOFT_STUB_HASH];
 	u32 next;
+	u32 ring; /* so many of the entries are used */
 	u32 stub_count;
 	u8 *code_rw;	   /* where stubs are written … */
 	const u8 *code_rx; /* … and where they run */

@@ -8,6 +8,10 @@
  * to the interpreter: v->rip is at that instruction, nothing of it has
  * happened, and soft_interp_one() executes it with the complete semantics.
  *
+ * Code that runs for the first few times (xlat_is_cold()) is interpreted, up to
+ * its branch: most of a boot runs once or twice, and a translation costs as
+ * much as some runs, and memory for good.
+ *
  * Translating. The bytes are copied, the trace is formed from the copy, its
  * lines are protected (smc.c), and only then the copy is compared with memory:
  * from the comparison on, whoever writes these lines makes the block die.
@@ -294,6 +298,15 @@ static bool translate(struct vcpu *v, gva_t va)
 
 /* ---- running ---- */
 
+/* Counts what is about to run at va: is it to be interpreted still? */
+static bool is_cold(struct vcpu *v, gva_t va)
+{
+	gpa_t gpa;
+
+	return soft_exec_gpa_leaf(v, va, &gpa) &&
+	       xlat_is_cold(v->vm->xlat, gpa, v->key);
+}
+
 static gva_t code_lin(const struct vcpu *v)
 {
 	return v->code_mode == X86_MODE_64 ? v->rip : (u32)v->rip;
@@ -353,6 +366,8 @@ static const void *code_for(struct vcpu *v)
 		return code;
 	if (v->code_mode == X86_MODE_64 && !soft_is_canonical(va))
 		return NULL;
+	if (is_cold(v, va))
+		return NULL;
 	return translate(v, va) ? xlat_jc_miss_leaf(v, va) : NULL;
 }
 
@@ -401,7 +416,7 @@ static void run_translated(struct vcpu *v)
 		const void *code = code_for(v);
 
 		if (!code) {
-			soft_interp_one(v);
+			soft_interp_block(v);
 			return;
 		}
 		xlat_enter(v, code);

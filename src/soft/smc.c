@@ -475,6 +475,7 @@ static void kill_lines(struct xlat *x, gpa_t page, struct smc_page *p, u64 bits)
 		if (!(block_lines(b, page) & bits))
 			continue;
 		xlat_kill_block(x, b);
+		xlat_cool(x, b); /* what takes its place may be other code */
 		if (has_second_page(b))
 			smc_recompute(x, list_of(b, page) ? b->gpa
 							  : second_page(b));

@@ -83,27 +83,27 @@ struct soft_table { /* GDTR, IDTR */
 struct soft_exception {
 	u8 vector;
 	bool has_error;
-	bool is_trap; /* v->rip already points past the instruction */
+	bool is_trap;	  /* v->rip already points past the instruction */
 	bool is_software; /* INT n, INT3, INTO: DPL is checked */
 	bool is_external; /* interrupt or NMI: always benign */
-	u8 insn_len; /* software: return address = rip + insn_len */
+	u8 insn_len;	  /* software: return address = rip + insn_len */
 	u32 error;
 	u64 cr2; /* #PF */
 	u64 dr6; /* #DB: bits to set */
 };
 
 /* Bits of v->requests, set by any thread, followed by soft_kick(). */
-#define SOFT_REQ_EXIT	 BIT32(0) /* leave vcpu_run: VCPU_EXIT_KICKED */
-#define SOFT_REQ_INTR	 BIT32(1) /* the APIC may have an interrupt */
-#define SOFT_REQ_NMI	 BIT32(2)
-#define SOFT_REQ_INIT	 BIT32(3)
-#define SOFT_REQ_SIPI	 BIT32(4) /* vector in apic */
-#define SOFT_REQ_PAUSE	 BIT32(5) /* stop-the-world: park */
-#define SOFT_REQ_FLUSH	 BIT32(6) /* drop the whole TLB */
-#define SOFT_REQ_EXTINT	 BIT32(7) /* the PIC's INTR is up (BSP) */
-#define SOFT_REQ_TIMER	 BIT32(8) /* this APIC's timer expired */
-#define SOFT_REQ_NMI2	 BIT32(9) /* a second NMI, behind SOFT_REQ_NMI */
-#define SOFT_REQ_REVOKE	 BIT32(10) /* give up write tags (smc.c) */
+#define SOFT_REQ_EXIT	BIT32(0) /* leave vcpu_run: VCPU_EXIT_KICKED */
+#define SOFT_REQ_INTR	BIT32(1) /* the APIC may have an interrupt */
+#define SOFT_REQ_NMI	BIT32(2)
+#define SOFT_REQ_INIT	BIT32(3)
+#define SOFT_REQ_SIPI	BIT32(4)  /* vector in apic */
+#define SOFT_REQ_PAUSE	BIT32(5)  /* stop-the-world: park */
+#define SOFT_REQ_FLUSH	BIT32(6)  /* drop the whole TLB */
+#define SOFT_REQ_EXTINT BIT32(7)  /* the PIC's INTR is up (BSP) */
+#define SOFT_REQ_TIMER	BIT32(8)  /* this APIC's timer expired */
+#define SOFT_REQ_NMI2	BIT32(9)  /* a second NMI, behind SOFT_REQ_NMI */
+#define SOFT_REQ_REVOKE BIT32(10) /* give up write tags (smc.c) */
 
 #define SOFT_USER_SPACES 8
 
@@ -125,27 +125,27 @@ struct vcpu {
 	u32 aflags;
 	u64 group[2]; /* as group_more */
 	u64 gpr[16]; /* hardware order: rax rcx rdx rbx rsp rbp rsi rdi r8… */
-	u64 rip; /* the current instruction, or the next between them */
-	u64 zero; /* always 0: stands for no base, no index, no segment */
+	u64 rip;     /* the current instruction, or the next between them */
+	u64 zero;    /* always 0: stands for no base, no index, no segment */
 	u64 rflags_sys; /* IF DF TF IOPL NT RF VM AC VIF VIP ID, bit 1 */
 	u8 cpl;
 	u8 code_mode; /* enum x86_mode of CS, kept by soft_mode_changed() */
-	u8 shadow; /* SHADOW_*: set by the instruction just executed */
+	u8 shadow;    /* SHADOW_*: set by the instruction just executed */
 	bool is_long; /* EFER.LMA */
 	bool is_protected; /* CR0.PE */
 	bool is_vm86;
-	bool is_flat; /* 64-bit, or all of CS DS ES SS base 0 limit 4G */
+	bool is_flat;  /* 64-bit, or all of CS DS ES SS base 0 limit 4G */
 	u8 stack_size; /* 2, 4, 8: how push and pop use rSP */
 	/* The TLB of *super_now or of *user, by cpl; kept by
 	 * soft_mode_changed(). */
 	struct soft_tlb_entry *tlb_now;
 	/* ---- generated code's own (xlat.h) ---- */
-	u64 spill[4];	/* scratch of one instruction */
+	u64 spill[4]; /* scratch of one instruction */
 	/* Host addresses that accesses share (group.h), behind group[]. */
 	u64 group_more[14];
-	u64 host_rsp;	/* the C stack while generated code runs */
-	u64 exit_arg;	/* with what generated code left, see run.c */
-	u32 key;	/* XLAT_KEY_*, kept by soft_mode_changed() */
+	u64 host_rsp; /* the C stack while generated code runs */
+	u64 exit_arg; /* with what generated code left, see run.c */
+	u32 key;      /* XLAT_KEY_*, kept by soft_mode_changed() */
 	u32 exit_kind;
 	u32 key_extra; /* of the block to go on with: XLAT_KEY_NOGROUP, or 0 */
 	bool has_uppers; /* any upper half of a YMM register is not zero */
@@ -189,7 +189,7 @@ struct vcpu {
 	 * fault rules); 0xffff: none. */
 	u16 delivering;
 	struct insn insn; /* the instruction being executed (handlers) */
-	u64 next_rip; /* v->rip + insn.len, wrapped to the mode */
+	u64 next_rip;	  /* v->rip + insn.len, wrapped to the mode */
 	_Atomic u32 requests;
 	struct soft_apic *apic;
 	struct soft_space *user; /* the current address space's */
@@ -198,21 +198,21 @@ struct vcpu {
 	u64 user_stamp;
 	struct soft_walk_cache walks;
 	struct soft_space *super_now; /* &super, but in lockstep.c */
-	struct lockstep *lockstep; /* NULL: the tiers are not compared */
+	struct lockstep *lockstep;    /* NULL: the tiers are not compared */
 	/* While the interpreter runs for a comparison: its stores go to copies
 	 * of pages, and accesses to devices stop it. */
 	struct lockstep_map *on_copies;
 	u32 watch_hits; /* DR6 B0-3: data breakpoints of this instruction */
-	struct soft_icache *icache; /* decoded instructions (interp.c) */
+	struct soft_icache *icache;   /* decoded instructions (interp.c) */
 	struct xlat_scratch *scratch; /* of the translator (run.c) */
 	struct isa_features features; /* what the presented CPUID allows */
-	u64 instructions; /* retired */
+	u64 instructions;	      /* retired */
 	struct soft_vcpu_stats {
 		u64 tlb_misses, mmio, pio, exceptions, interrupts, halts,
-			icache_misses, stub_misses, cr3_writes,
-			translations, translate_ns, refusals, xlat_exits[4],
-			jc_misses, lockstep_checks, lockstep_skips, pauses,
-			yields, slot_misses;
+			icache_misses, stub_misses, cr3_writes, translations,
+			translate_ns, refusals, xlat_exits[4], jc_misses,
+			lockstep_checks, lockstep_skips, pauses, yields,
+			slot_misses;
 	} stats;
 
 	/* KVM paravirtual MSRs (pvclock.c). */
@@ -220,7 +220,7 @@ struct vcpu {
 		pv_poll_control;
 	u64 steal_base_ns; /* run_delay when stealing was last reported */
 	u64 steal_next_ns; /* not before: schedstat is not free to read */
-	pthread_t thread; /* that called vcpu_run last, if has_thread */
+	pthread_t thread;  /* that called vcpu_run last, if has_thread */
 	bool has_thread;
 	int schedstat_fd; /* of the thread that runs this vCPU; -1: none */
 	_Atomic bool pv_kicked; /* KVM_HC_KICK_CPU: the next HLT ends at once */
@@ -234,7 +234,7 @@ struct vcpu {
 	bool pause_wanted;
 	_Atomic u32 is_sleeping; /* in a futex wait on `kick` */
 	bool fpu_loaded;	 /* between soft_fpu_enter and soft_fpu_leave */
-	char error[256]; /* for VCPU_EXIT_ERROR */
+	char error[256];	 /* for VCPU_EXIT_ERROR */
 
 	struct slots_seen slots;
 	/* In generated code's reach from RSP; the last, because large. */
@@ -256,8 +256,8 @@ struct engine_vm {
 	u32 apic_bus_khz;	    /* input clock of the APIC timers */
 	_Atomic u32 lowest_next;    /* rotor of lowest-priority delivery */
 	pthread_mutex_t pause_lock; /* one stop-the-world at a time */
-	u8 physical_address_bits; /* MAXPHYADDR presented */
-	bool is_amd; /* the vendor presented: AMD or Hygon */
+	u8 physical_address_bits;   /* MAXPHYADDR presented */
+	bool is_amd;		    /* the vendor presented: AMD or Hygon */
 	_Atomic bool extint;
 	_Atomic u64 device_writes; /* to RAM, that devices have told of */
 };
@@ -303,12 +303,12 @@ void soft_raise(struct vcpu *v, u8 vector) NORETURN; /* no error code */
 void soft_raise_error(struct vcpu *v, u8 vector, u32 error) NORETURN;
 void soft_raise_pf(struct vcpu *v, gva_t cr2, u32 error) NORETURN;
 void soft_raise_exc(struct vcpu *v, const struct soft_exception *e) NORETURN;
-#define soft_ud(v)     soft_raise((v), X86_VEC_UD)
-#define soft_nm(v)     soft_raise((v), X86_VEC_NM)
-#define soft_gp(v, e)  soft_raise_error((v), X86_VEC_GP, (e))
-#define soft_ss(v, e)  soft_raise_error((v), X86_VEC_SS, (e))
-#define soft_np(v, e)  soft_raise_error((v), X86_VEC_NP, (e))
-#define soft_ts(v, e)  soft_raise_error((v), X86_VEC_TS, (e))
+#define soft_ud(v)    soft_raise((v), X86_VEC_UD)
+#define soft_nm(v)    soft_raise((v), X86_VEC_NM)
+#define soft_gp(v, e) soft_raise_error((v), X86_VEC_GP, (e))
+#define soft_ss(v, e) soft_raise_error((v), X86_VEC_SS, (e))
+#define soft_np(v, e) soft_raise_error((v), X86_VEC_NP, (e))
+#define soft_ts(v, e) soft_raise_error((v), X86_VEC_TS, (e))
 /* An engine limit or bug: logs, ends vcpu_run with VCPU_EXIT_ERROR. */
 void soft_internal_error(struct vcpu *v, const char *fmt, ...)
 	PRINTF_LIKE(2, 3) NORETURN;
@@ -329,9 +329,9 @@ void soft_mode_changed(struct vcpu *v);
 
 /* ---- memory (mmu.c): linear addresses, privilege of v->cpl ---- */
 
-#define SOFT_R	  0u
-#define SOFT_W	  1u
-#define SOFT_X	  2u
+#define SOFT_R	   0u
+#define SOFT_W	   1u
+#define SOFT_X	   2u
 #define SOFT_SUPER 4u /* implicit supervisor access (tables, TSS) */
 
 /* 1, 2, 4 or 8 bytes. Faults raise. Page crossing, MMIO handled. */
@@ -352,7 +352,7 @@ struct soft_operand {
 	u16 size;
 	bool is_bounced;
 	bool is_locked; /* all other vCPUs are paused */
-	u16 first; /* bytes on the first page; a bounce's destinations: */
+	u16 first;	/* bytes on the first page; a bounce's destinations: */
 	u8 *part_host[2]; /* NULL: part_gpa through mem_mmio_write */
 	gpa_t part_gpa[2];
 	u8 bounce[64] __attribute__((aligned(64)));
@@ -362,8 +362,7 @@ struct soft_operand {
  * soft_operand_commit() writes a bounce back and ends code that was there. */
 void soft_operand_get(struct vcpu *v, struct soft_operand *o, gva_t va,
 		      size_t n, bool is_read, bool is_write, bool is_lock);
-void soft_operand_commit(struct vcpu *v, struct soft_operand *o,
-			 bool is_write);
+void soft_operand_commit(struct vcpu *v, struct soft_operand *o, bool is_write);
 
 /* Instruction bytes at linear va: up to 15 into dst without faulting beyond
  * the first page unless `need` asks for more. Returns how many are there.
@@ -463,6 +462,8 @@ bool soft_needs_slow_step(const struct vcpu *v);
 void soft_raise_host_trap(struct vcpu *v, unsigned trapno) NORETURN;
 /* Exactly one instruction. */
 void soft_interp_one(struct vcpu *v);
+/* Up to a branch, as soft_interp() does: no shadow, no slow step. */
+void soft_interp_block(struct vcpu *v);
 /* Frees v->icache, which the interpreter makes when it first runs. */
 void soft_icache_free(struct vcpu *v);
 
@@ -605,8 +606,7 @@ struct soft_space *soft_vcpu_space(struct vcpu *v, unsigned i);
 /* Power-on (is_init false) or INIT state, the APIC included. */
 void soft_vcpu_reset(struct vcpu *v, bool is_init);
 int soft_vcpu_get(struct vcpu *v, struct vcpu_state *out, struct err *err);
-int soft_vcpu_set(struct vcpu *v, const struct vcpu_state *in,
-		  struct err *err);
+int soft_vcpu_set(struct vcpu *v, const struct vcpu_state *in, struct err *err);
 /* stats.c */
 size_t soft_stats(struct engine_vm *vm, struct engine_stat *out, size_t n);
 void soft_vcpu_attach(struct vcpu *v);

@@ -164,6 +164,9 @@ struct xlat_block *xlat_find(struct xlat *x, gpa_t gpa, gpa_t gpa2, u32 key);
 /* Where to enter the live block in one page, for an indirect jump: a code
  * offset, or 0. No XLAT_KEY_NOGROUP. Leaf-safe. */
 u32 xlat_find_entry(struct xlat *x, gpa_t gpa, u32 key);
+/* Code is interpreted until it has run a few times at this address: counts,
+ * and says whether it is to be now. Any thread. */
+bool xlat_is_cold(struct xlat *x, gpa_t gpa, u32 key);
 u32 xlat_block_index(const struct xlat *x, const struct xlat_block *b);
 struct xlat_block *xlat_block_get(struct xlat *x, u32 index);
 

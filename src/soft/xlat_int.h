@@ -50,8 +50,14 @@ struct xlat_set {
 	} ways[XLAT_WAYS];
 };
 
+/* How often cold code has run, by hash of address and key: counts of four
+ * bits. Addresses that share a count become warm sooner. */
+#define XLAT_WARMTHS BIT32(21)
+
 struct xlat {
 	struct engine_vm *vm;
+	u32 warm; /* code is translated when it has run so often; at most 15 */
+	_Atomic u8 *warmths;
 	_Atomic u32 lock; /* 0 free, 1 taken, 2 taken and waited for */
 	struct soft_codemem code;
 	u32 code_next, cold_next; /* offsets of the first free bytes */
@@ -112,6 +118,9 @@ void xlat_way_del(struct xlat *x, const struct xlat_block *b);
 /* cache.c, under the lock: as xlat_kill(), but the code bits of the block's
  * pages stay as they are. */
 void xlat_kill_block(struct xlat *x, struct xlat_block *b);
+
+/* cache.c: what comes in the block's place is cold again. */
+void xlat_cool(struct xlat *x, const struct xlat_block *b);
 
 /* smc.c, under the lock. */
 void smc_link_block(struct xlat *x, struct xlat_block *b);
