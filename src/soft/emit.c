@@ -8,54 +8,80 @@
 #define REX_X 0x42u
 #define REX_B 0x41u
 
-void e_modrm_mem(struct emit *e, unsigned reg, const struct emem *m)
+/* An instruction on its way: no more than 14 bytes come together here. */
+struct pieces {
+	u8 b[16];
+	unsigned n;
+};
+
+static void p_b(struct pieces *p, unsigned b)
+{
+	p->b[p->n++] = (u8)b;
+}
+
+static void p_d(struct pieces *p, u32 v)
+{
+	st_le32(p->b + p->n, v);
+	p->n += 4;
+}
+
+static void modrm_mem(struct pieces *p, unsigned reg, const struct emem *m)
 {
 	unsigned r = (reg & 7) << 3;
 	bool has_sib = m->index != H_NONE || (m->base & 7) == H_RSP;
 	unsigned mod;
 
 	if (m->base == H_NONE) { /* [index * scale + disp32], or [disp32] */
-		e_b(e, r | 4);
-		e_b(e, m->scale << 6 |
+		p_b(p, r | 4);
+		p_b(p, m->scale << 6 |
 			       (m->index == H_NONE ? 4 : m->index & 7) << 3 |
 			       5);
-		e_d(e, (u32)m->disp);
+		p_d(p, (u32)m->disp);
 		return;
 	}
 	mod = !m->disp && (m->base & 7) != H_RBP  ? 0x00
 	      : m->disp >= -128 && m->disp <= 127 ? 0x40
 						  : 0x80;
 	if (has_sib) {
-		e_b(e, mod | r | 4);
-		e_b(e, m->scale << 6 |
+		p_b(p, mod | r | 4);
+		p_b(p, m->scale << 6 |
 			       (m->index == H_NONE ? 4 : m->index & 7) << 3 |
 			       (m->base & 7));
 	} else {
-		e_b(e, mod | r | (m->base & 7));
+		p_b(p, mod | r | (m->base & 7));
 	}
 	if (mod == 0x40)
-		e_b(e, (u8)m->disp);
+		p_b(p, (u8)m->disp);
 	else if (mod == 0x80)
-		e_d(e, (u32)m->disp);
+		p_d(p, (u32)m->disp);
 }
 
-static void opcode(struct emit *e, u32 op)
+void e_modrm_mem(struct emit *e, unsigned reg, const struct emem *m)
+{
+	struct pieces p = {.n = 0};
+
+	modrm_mem(&p, reg, m);
+	e_first(e, p.b, p.n);
+}
+
+static void opcode(struct pieces *p, u32 op)
 {
 	if (op > 0xffff)
-		e_b(e, op >> 16);
+		p_b(p, op >> 16);
 	if (op > 0xff)
-		e_b(e, op >> 8);
-	e_b(e, op);
+		p_b(p, op >> 8);
+	p_b(p, op);
 }
 
 void e_op_rm(struct emit *e, unsigned size, u32 op, unsigned reg, struct emem m)
 {
+	struct pieces p = {.n = 0};
 	u8 rex = 0;
 
 	if (m.is_gs)
-		e_b(e, 0x65);
+		p_b(&p, 0x65);
 	if (size == 2)
-		e_b(e, 0x66);
+		p_b(&p, 0x66);
 	if (size == 8)
 		rex |= REX_W;
 	if (reg >= 8)
@@ -67,17 +93,19 @@ void e_op_rm(struct emit *e, unsigned size, u32 op, unsigned reg, struct emem m)
 	if (size == 1 && reg >= 4)
 		rex |= REX;
 	if (rex)
-		e_b(e, rex);
-	opcode(e, op);
-	e_modrm_mem(e, reg, &m);
+		p_b(&p, rex);
+	opcode(&p, op);
+	modrm_mem(&p, reg, &m);
+	e_first(e, p.b, p.n);
 }
 
 void e_op_rr(struct emit *e, unsigned size, u32 op, unsigned reg, unsigned rm)
 {
+	struct pieces p = {.n = 0};
 	u8 rex = 0;
 
 	if (size == 2)
-		e_b(e, 0x66);
+		p_b(&p, 0x66);
 	if (size == 8)
 		rex |= REX_W;
 	if (reg >= 8)
@@ -87,9 +115,10 @@ void e_op_rr(struct emit *e, unsigned size, u32 op, unsigned reg, unsigned rm)
 	if (size == 1 && (reg >= 4 || rm >= 4))
 		rex |= REX;
 	if (rex)
-		e_b(e, rex);
-	opcode(e, op);
-	e_b(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+		p_b(&p, rex);
+	opcode(&p, op);
+	p_b(&p, 0xc0 | (reg & 7) << 3 | (rm & 7));
+	e_first(e, p.b, p.n);
 }
 
 static bool is_i8(i32 imm)
@@ -163,12 +192,13 @@ void e_rorx(struct emit *e, unsigned d, unsigned s, unsigned n, bool has_bmi2)
 		return;
 	}
 	/* VEX.LZ.F2.0F3A.W1 F0 /r ib */
-	e_b(e, 0xc4);
-	e_b(e, (d < 8 ? 0x80 : 0) | 0x40 | (s < 8 ? 0x20 : 0) | 3);
-	e_b(e, 0xfb);
-	e_b(e, 0xf0);
-	e_b(e, 0xc0 | (d & 7) << 3 | (s & 7));
-	e_b(e, n);
+	e_first(e,
+		(const u8[16]){0xc4,
+			       (u8)((d < 8 ? 0x80 : 0) | 0x40 |
+				    (s < 8 ? 0x20 : 0) | 3),
+			       0xfb, 0xf0, (u8)(0xc0 | (d & 7) << 3 | (s & 7)),
+			       (u8)n},
+		6);
 }
 
 void e_shift_ri(struct emit *e, unsigned size, unsigned op, unsigned reg,

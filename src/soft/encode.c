@@ -303,14 +303,15 @@ static bool op_is_sound(const struct native *p)
 
 void native_init(struct native *p, const struct insn *in, enum x86_mode mode)
 {
+	static const struct native fresh = {
+		.host = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+		.ptr = NATIVE_NONE,
+	};
 	const struct isa_row *row = in->row;
 
-	memset(p, 0, sizeof(*p));
+	*p = fresh;
 	p->in = in;
 	p->mode = mode;
-	p->ptr = NATIVE_NONE;
-	for (unsigned r = 0; r < 16; r++)
-		p->host[r] = r;
 	p->is_vex = in->map >= ISA_MAP_VEX_0F && in->map <= ISA_MAP_VEX_0F3A;
 	for (unsigned i = 0; i < ISA_OPERANDS; i++)
 		plan_operand(p, &row->operands[i]);

@@ -39,9 +39,9 @@ struct finder {
 
 static void forget(struct finder *f, u32 regs)
 {
-	for (unsigned r = 0; r < 16; r++)
-		if (regs & 1u << r)
-			f->regs[r] = (struct value){f->next_version++, 0};
+	for (regs &= 0xffff; regs; regs &= regs - 1)
+		f->regs[__builtin_ctz(regs)] =
+			(struct value){f->next_version++, 0};
 }
 
 /* ---- accesses ---- */

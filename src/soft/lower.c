@@ -102,17 +102,18 @@ static bool is_forced(const struct native *n, unsigned r)
 static void choose_host_registers(struct lower *l, struct standins *s)
 {
 	struct native *n = &s->n;
+	u16 homeless = 0;
 
-	for (unsigned r = 0; r < 16; r++) {
+	for (u32 left = n->used; left; left &= left - 1) {
+		unsigned r = (unsigned)__builtin_ctz(left);
 		unsigned home = xlat_host_of[r];
 
-		if (!(n->used & 1u << r))
-			continue;
 		if (is_forced(n, r)) {
 			n->host[r] = r;
 			if (home != r)
 				s->in_temp |= 1u << r;
 		} else if (home == H_NONE || (n->has_high_byte && home >= 8)) {
+			homeless |= 1u << r;
 			continue;
 		} else {
 			n->host[r] = home;
@@ -128,15 +129,9 @@ static void choose_host_registers(struct lower *l, struct standins *s)
 		else
 			n->ptr = take_temp(l, s);
 	}
-	for (unsigned r = 0; r < 16; r++) {
-		unsigned home = xlat_host_of[r];
-
-		if (!(n->used & 1u << r) || is_forced(n, r) ||
-		    (home != H_NONE && !(n->has_high_byte && home >= 8)))
-			continue;
-		n->host[r] = take_temp(l, s);
-		s->in_temp |= 1u << r;
-	}
+	s->in_temp |= homeless;
+	for (u32 left = homeless; left; left &= left - 1)
+		n->host[__builtin_ctz(left)] = (u8)take_temp(l, s);
 }
 
 static bool may_fault(const struct insn *in)
@@ -166,9 +161,11 @@ static void emit_native(struct lower *l, struct standins *s)
 		if (s->spilled[i] != n->ptr)
 			e_store(&l->e, 8, m_env(ENV_OFF(spill) + 8 * (i32)i),
 				s->spilled[i]);
-	for (unsigned r = 0; r < 16; r++)
-		if (s->in_temp & 1u << r)
-			lower_get(l, n->host[r], r);
+	for (u32 left = s->in_temp; left; left &= left - 1) {
+		unsigned r = (unsigned)__builtin_ctz(left);
+
+		lower_get(l, n->host[r], r);
+	}
 	if (!native_encode(n)) {
 		l->is_refused = true;
 		return;
@@ -179,9 +176,11 @@ static void emit_native(struct lower *l, struct standins *s)
 		note_fault(l);
 	}
 	e_bytes(&l->e, n->op, n->op_len);
-	for (unsigned r = 0; r < 16; r++)
-		if (s->in_temp & n->written & 1u << r)
-			lower_put(l, r, n->host[r]);
+	for (u32 left = s->in_temp & n->written; left; left &= left - 1) {
+		unsigned r = (unsigned)__builtin_ctz(left);
+
+		lower_put(l, r, n->host[r]);
+	}
 	for (unsigned i = 0; i < s->spill_count; i++)
 		e_load(&l->e, 8, s->spilled[i],
 		       m_env(ENV_OFF(spill) + 8 * (i32)i));

@@ -53,6 +53,10 @@ static u64 next_le(struct cursor *c, unsigned n)
 {
 	u64 v = 0;
 
+	if (n == 4 && c->pos + 4 <= MIN(c->avail, (size_t)X86_INSN_MAX)) {
+		c->pos += 4;
+		return ld_le32(c->bytes + c->pos - 4);
+	}
 	for (unsigned i = 0; i < n; i++)
 		v |= (u64)next(c) << (8 * i);
 	return v;
@@ -143,8 +147,8 @@ static bool read_vex(struct cursor *c, struct insn *in, u8 b)
 	static const u8 mandatory[] = {0, 0x66, 0xf3, 0xf2};
 	u8 p, map = 1;
 
-	if (in->prefixes & (X86_P_OPSIZE | X86_P_REP | X86_P_REPNE |
-			    X86_P_LOCK | X86_P_REX))
+	if (in->prefixes &
+	    (X86_P_OPSIZE | X86_P_REP | X86_P_REPNE | X86_P_LOCK | X86_P_REX))
 		return false;
 	c->has_vex = true;
 	p = next(c);
@@ -378,9 +382,8 @@ static void read_mem_16(struct cursor *c, struct insn *in, u8 mod)
 {
 	static const u8 bases[8] = {X86_RBX, X86_RBX, X86_RBP, X86_RBP,
 				    X86_RSI, X86_RDI, X86_RBP, X86_RBX};
-	static const u8 indexes[8] = {X86_RSI,	    X86_RDI,
-				      X86_RSI,	    X86_RDI,
-				      X86_REG_NONE, X86_REG_NONE,
+	static const u8 indexes[8] = {X86_RSI,	    X86_RDI,	  X86_RSI,
+				      X86_RDI,	    X86_REG_NONE, X86_REG_NONE,
 				      X86_REG_NONE, X86_REG_NONE};
 	u8 rm = in->modrm & 7;
 
@@ -486,8 +489,8 @@ static void read_operand(struct cursor *c, struct insn *in,
 	case ISA_O_MMX_RM:
 	case ISA_O_VSIB:
 		if (in->is_mem)
-			in->mem_size = size_bytes(in, o->size,
-						  c->mode == X86_MODE_64);
+			in->mem_size =
+				size_bytes(in, o->size, c->mode == X86_MODE_64);
 		break;
 	case ISA_O_GPR_OPC:
 		in->rm = (u8)((in->opcode & 7) | (in->rex & 1 ? 8 : 0));
