@@ -8,18 +8,36 @@
 #define REX_X 0x42u
 #define REX_B 0x41u
 
-/* An instruction on its way: no more than 14 bytes come together here. */
+/* An instruction on its way, of at most PIECES_MAX bytes: written in place
+ * where there is room for the longest. */
+#define PIECES_MAX 16
 struct pieces {
-	u8 b[16];
+	u8 *b;
 	unsigned n;
+	u8 apart[PIECES_MAX];
 };
 
-static void p_b(struct pieces *p, unsigned b)
+static inline void p_begin(struct pieces *p, struct emit *e)
+{
+	p->b = likely(e->end - e->pos >= PIECES_MAX) ? e->rw + e->pos
+						     : p->apart;
+	p->n = 0;
+}
+
+static inline void p_end(struct pieces *p, struct emit *e)
+{
+	if (likely(p->b != p->apart))
+		e->pos += p->n;
+	else
+		e_bytes(e, p->b, p->n);
+}
+
+static inline void p_b(struct pieces *p, unsigned b)
 {
 	p->b[p->n++] = (u8)b;
 }
 
-static void p_d(struct pieces *p, u32 v)
+static inline void p_d(struct pieces *p, u32 v)
 {
 	st_le32(p->b + p->n, v);
 	p->n += 4;
@@ -58,10 +76,11 @@ static void modrm_mem(struct pieces *p, unsigned reg, const struct emem *m)
 
 void e_modrm_mem(struct emit *e, unsigned reg, const struct emem *m)
 {
-	struct pieces p = {.n = 0};
+	struct pieces p;
 
+	p_begin(&p, e);
 	modrm_mem(&p, reg, m);
-	e_first(e, p.b, p.n);
+	p_end(&p, e);
 }
 
 static void opcode(struct pieces *p, u32 op)
@@ -75,9 +94,10 @@ static void opcode(struct pieces *p, u32 op)
 
 void e_op_rm(struct emit *e, unsigned size, u32 op, unsigned reg, struct emem m)
 {
-	struct pieces p = {.n = 0};
+	struct pieces p;
 	u8 rex = 0;
 
+	p_begin(&p, e);
 	if (m.is_gs)
 		p_b(&p, 0x65);
 	if (size == 2)
@@ -96,14 +116,15 @@ void e_op_rm(struct emit *e, unsigned size, u32 op, unsigned reg, struct emem m)
 		p_b(&p, rex);
 	opcode(&p, op);
 	modrm_mem(&p, reg, &m);
-	e_first(e, p.b, p.n);
+	p_end(&p, e);
 }
 
 void e_op_rr(struct emit *e, unsigned size, u32 op, unsigned reg, unsigned rm)
 {
-	struct pieces p = {.n = 0};
+	struct pieces p;
 	u8 rex = 0;
 
+	p_begin(&p, e);
 	if (size == 2)
 		p_b(&p, 0x66);
 	if (size == 8)
@@ -118,7 +139,7 @@ void e_op_rr(struct emit *e, unsigned size, u32 op, unsigned reg, unsigned rm)
 		p_b(&p, rex);
 	opcode(&p, op);
 	p_b(&p, 0xc0 | (reg & 7) << 3 | (rm & 7));
-	e_first(e, p.b, p.n);
+	p_end(&p, e);
 }
 
 static bool is_i8(i32 imm)
@@ -184,6 +205,8 @@ void e_mov_mi(struct emit *e, unsigned size, struct emem m, i32 imm)
 
 void e_rorx(struct emit *e, unsigned d, unsigned s, unsigned n, bool has_bmi2)
 {
+	struct pieces p;
+
 	if (!has_bmi2) {
 		if (d != s)
 			e_mov(e, 8, d, s);
@@ -192,13 +215,13 @@ void e_rorx(struct emit *e, unsigned d, unsigned s, unsigned n, bool has_bmi2)
 		return;
 	}
 	/* VEX.LZ.F2.0F3A.W1 F0 /r ib */
-	e_first(e,
-		(const u8[16]){0xc4,
-			       (u8)((d < 8 ? 0x80 : 0) | 0x40 |
-				    (s < 8 ? 0x20 : 0) | 3),
-			       0xfb, 0xf0, (u8)(0xc0 | (d & 7) << 3 | (s & 7)),
-			       (u8)n},
-		6);
+	p_begin(&p, e);
+	p_d(&p,
+	    0xf0fb00c4 | ((d < 8 ? 0x80u : 0u) | 0x40u | (s < 8 ? 0x20u : 0u) |
+			  3u) << 8);
+	p_b(&p, 0xc0 | (d & 7) << 3 | (s & 7));
+	p_b(&p, n);
+	p_end(&p, e);
 }
 
 void e_shift_ri(struct emit *e, unsigned size, unsigned op, unsigned reg,

@@ -91,16 +91,6 @@ static inline void e_bytes(struct emit *e, const u8 *p, unsigned n)
 	for (unsigned i = 0; i < n; i++)
 		e_b(e, p[i]);
 }
-/* The first n of 16 bytes. */
-static inline void e_first(struct emit *e, const u8 p[16], unsigned n)
-{
-	if (unlikely(e->end - e->pos < 16)) {
-		e_bytes(e, p, n);
-		return;
-	}
-	memcpy(e->rw + e->pos, p, 16);
-	e->pos += n;
-}
 
 /* A memory operand [base + index * 2^scale + disp], optionally of GS. */
 struct emem {

@@ -393,8 +393,12 @@ static void finish(struct groups *g, unsigned n)
 
 void groups_find(struct groups *g, const struct xlat_trace *t)
 {
-	struct finder f = {.g = g, .t = t, .next_version = 2};
+	struct finder f;
 
+	/* keys and what goes with them are set when a group is made. */
+	f.g = g;
+	f.t = t;
+	f.next_version = 2;
 	g->n = 0;
 	memset(g->early, 0, sizeof(g->early));
 	for (unsigned i = 0; i < t->n; i++)
