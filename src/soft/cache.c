@@ -2,7 +2,7 @@
 /* The code cache: code memory, blocks, and the links between them.
  *
  * THEORY. Everything grows by bumping an index and shrinks only when all is
- * forgotten (xlat_flush_all): code memory, blocks, exits, faults. Blocks
+ * forgotten (xlat_flush_all): code memory, blocks, links, faults. Blocks
  * therefore lie in the order of their code, and a host address leads to its
  * block by binary search, also in a signal handler: block_count is stored
  * after the block is complete.
@@ -10,7 +10,9 @@
  *	heads[hash] -> block -> next_hash -> …		lookup, without lock
  *	sets[hash].ways[i]				the same, mostly
  *	smc_page.first_block -> next_page -> …		by guest page
- *	block.incoming -> exit -> next_incoming -> …	who jumps to it
+ *	block.incoming -> link -> next_incoming -> …	who jumps to it
+ *	block.outgoing -> link -> next_outgoing -> …	its exits that have been
+ *							linked
  *
  * A reader may stand on a block that is taken out of its hash chain; the
  * block keeps its next_hash, so the reader comes to the end all the same.
@@ -56,7 +58,7 @@ static void free_array(void *p, size_t bytes)
 #define HEADS_BYTES   (XLAT_HASH_HEADS * sizeof(u32))
 #define SETS_BYTES    (XLAT_SETS * sizeof(struct xlat_set))
 #define BLOCKS_BYTES  (XLAT_BLOCKS_MAX * sizeof(struct xlat_block))
-#define EXITS_BYTES   (XLAT_EXITS_MAX * sizeof(struct xlat_exit))
+#define LINKS_BYTES   (XLAT_LINKS_MAX * sizeof(struct xlat_link))
 #define FAULTS_BYTES  (XLAT_FAULTS_MAX * sizeof(struct xlat_fault))
 
 static void reset_counts(struct xlat *x)
@@ -64,7 +66,7 @@ static void reset_counts(struct xlat *x)
 	x->code_next = XLAT_THUNK_BYTES;
 	x->cold_next = (u32)XLAT_COLD_START(x->code.size);
 	x->reserved_end = x->reserved_cold_end = 0;
-	x->exit_count = 0;
+	x->link_count = 0;
 	x->fault_count = 0;
 	/* Pairs with the acquire in xlat_block_at. */
 	atomic_store_explicit(&x->block_count, 1, memory_order_release);
@@ -89,9 +91,9 @@ struct xlat *xlat_new(struct engine_vm *vm, size_t code_bytes, struct err *err)
 	x->heads = reserve_array(HEADS_BYTES, true);
 	x->sets = reserve_array(SETS_BYTES, true);
 	x->blocks = reserve_array(BLOCKS_BYTES, true);
-	x->exits = reserve_array(EXITS_BYTES, false);
+	x->links = reserve_array(LINKS_BYTES, false);
 	x->faults = reserve_array(FAULTS_BYTES, false);
-	if (!x->warmths || !x->heads || !x->sets || !x->blocks || !x->exits ||
+	if (!x->warmths || !x->heads || !x->sets || !x->blocks || !x->links ||
 	    !x->faults) {
 		err_sys(err, -errno, "allocate the code cache");
 		xlat_free(x);
@@ -117,7 +119,7 @@ void xlat_free(struct xlat *x)
 	free_array(x->heads, HEADS_BYTES);
 	free_array(x->sets, SETS_BYTES);
 	free_array(x->blocks, BLOCKS_BYTES);
-	free_array(x->exits, EXITS_BYTES);
+	free_array(x->links, LINKS_BYTES);
 	free_array(x->faults, FAULTS_BYTES);
 	free(x);
 }
@@ -170,11 +172,6 @@ void xlat_cool(struct xlat *x, const struct xlat_block *b)
 
 /* ---- a new block ---- */
 
-u32 xlat_next_exit(const struct xlat *x)
-{
-	return x->exit_count;
-}
-
 u32 xlat_next_cold(const struct xlat *x)
 {
 	return x->cold_next;
@@ -190,12 +187,10 @@ struct slots *xlat_slots_of(struct xlat *x, gpa_t gpa)
 	return slots_wanted(&x->slots, gpa) ? &x->slots : NULL;
 }
 
-u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_exits,
-		 u32 max_faults)
+u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_faults)
 {
 	if (max_code > XLAT_COLD_START(x->code.size) - x->code_next ||
 	    max_cold > x->code.size - x->cold_next ||
-	    max_exits > XLAT_EXITS_MAX - x->exit_count ||
 	    max_faults > XLAT_FAULTS_MAX - x->fault_count ||
 	    atomic_load(&x->block_count) == XLAT_BLOCKS_MAX)
 		return 0;
@@ -231,37 +226,20 @@ static void hash_del(struct xlat *x, struct xlat_block *b)
 }
 
 static void check_proto(const struct xlat *x, const struct xlat_block *p,
-			u32 exit_count, u32 fault_count)
+			u32 fault_count)
 {
 	ASSERT(p->code == x->code_next && p->code_bytes &&
 	       xlat_code_end(p) <= x->reserved_end);
 	ASSERT(!p->cold_bytes || (p->cold == x->cold_next &&
 				  xlat_cold_end(p) <= x->reserved_cold_end));
 	ASSERT(!((p->code | p->direct) & 7) && p->direct + 8 <= p->code_bytes);
-	ASSERT(exit_count <= MIN(XLAT_EXITS_MAX - x->exit_count, 255u) &&
-	       fault_count <= XLAT_FAULTS_MAX - x->fault_count);
+	ASSERT(fault_count <= XLAT_FAULTS_MAX - x->fault_count);
 }
 
 /* Four bytes at `at`. */
 static bool is_within(u32 at, u32 begin, u32 end)
 {
 	return at >= begin && at < end && end - at >= 4;
-}
-
-static void add_exits(struct xlat *x, const struct xlat_block *b,
-		      const struct xlat_exit *exits)
-{
-	for (u32 i = 0; i < b->exit_count; i++) {
-		struct xlat_exit *e = &x->exits[b->exit_first + i];
-
-		ASSERT(is_within(exits[i].site, b->code, xlat_code_end(b)) ||
-		       is_within(exits[i].site, b->cold, xlat_cold_end(b)));
-		*e = (struct xlat_exit){.site = exits[i].site,
-					.unlinked = exits[i].unlinked,
-					.target = exits[i].target,
-					.key = exits[i].key,
-					.block = xlat_block_index(x, b)};
-	}
 }
 
 static void add_faults(struct xlat *x, const struct xlat_block *b,
@@ -282,13 +260,27 @@ static void add_faults(struct xlat *x, const struct xlat_block *b,
 
 /* Is there code where the exit leads? A look at the page's descriptor, which
  * is at hand, spares one into a cold hash: mostly there is none yet. */
-static bool may_link(struct xlat *x, const struct xlat_block *b, u32 exit_index)
+static bool may_link(struct xlat *x, const struct xlat_block *b,
+		     const struct xlat_exit *e)
 {
 	const struct smc_page *p = smc_page_of(x, b->gpa);
-	unsigned line = x->exits[exit_index].target / 64u;
 
-	return !p || atomic_load_explicit(&p->code, memory_order_relaxed) &
-			     BIT64(line);
+	return !e->is_twin &&
+	       (!p || atomic_load_explicit(&p->code, memory_order_relaxed) &
+			      BIT64(e->target / 64u));
+}
+
+static void link_exits(struct xlat *x, struct xlat_block *b,
+		       const struct xlat_exit *exits, u32 n)
+{
+	for (u32 i = 0; i < n; i++) {
+		const struct xlat_exit *e = &exits[i];
+
+		ASSERT(is_within(e->site, b->code, xlat_code_end(b)) ||
+		       is_within(e->site, b->cold, xlat_cold_end(b)));
+		if (may_link(x, b, e))
+			xlat_link(x, b, e);
+	}
 }
 
 struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
@@ -299,15 +291,11 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 	u32 index = atomic_load(&x->block_count);
 	struct xlat_block *b = &x->blocks[index];
 
-	check_proto(x, proto, exit_count, fault_count);
+	check_proto(x, proto, fault_count);
 	*b = *proto;
 	b->is_dead = false;
-	b->incoming = 0;
-	b->exit_first = x->exit_count;
-	b->exit_count = (u8)exit_count;
-	add_exits(x, b, exits);
+	b->incoming = b->outgoing = 0;
 	add_faults(x, b, faults, fault_count);
-	x->exit_count += exit_count;
 	x->code_next = MIN(ALIGN_UP(xlat_code_end(b), XLAT_CODE_ALIGN),
 			   (u32)XLAT_COLD_START(x->code.size));
 	if (b->cold_bytes)
@@ -321,9 +309,7 @@ struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 	smc_link_block(x, b);
 	hash_add(x, b);
 	xlat_way_add(x, b);
-	for (u32 i = b->exit_first; i < x->exit_count; i++)
-		if (may_link(x, b, i))
-			xlat_link(x, i);
+	link_exits(x, b, exits, exit_count);
 	return b;
 }
 
@@ -334,14 +320,14 @@ static void unlink_incoming(struct xlat *x, struct xlat_block *b)
 	u32 next;
 
 	for (u32 i = b->incoming; i; i = next) {
-		struct xlat_exit *e = &x->exits[i - 1];
-		u32 rel = e->unlinked - (e->site + 4);
+		struct xlat_link *l = &x->links[i - 1];
+		u32 rel = l->unlinked - (l->site + 4);
 
-		next = e->next_incoming;
-		__atomic_store_n((u32 *)(x->code.rw + e->site), rel,
+		next = l->next_incoming;
+		__atomic_store_n((u32 *)(x->code.rw + l->site), rel,
 				 __ATOMIC_RELEASE);
-		e->linked = 0;
-		e->next_incoming = 0;
+		l->to = 0;
+		l->next_incoming = 0;
 		x->stats.links--;
 	}
 	b->incoming = 0;
@@ -421,7 +407,7 @@ void xlat_flush_all(struct xlat *x)
 	clear_array(x->heads, HEADS_BYTES);
 	clear_array(x->sets, SETS_BYTES);
 	clear_array(x->blocks, BLOCKS_BYTES);
-	clear_array(x->exits, EXITS_BYTES);
+	clear_array(x->links, LINKS_BYTES);
 	clear_array(x->faults, FAULTS_BYTES);
 	discard(x, XLAT_THUNK_BYTES, x->code_next);
 	discard(x, (u32)XLAT_COLD_START(x->code.size), x->cold_next);

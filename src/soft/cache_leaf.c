@@ -158,30 +158,56 @@ const u8 *xlat_code_rx(const struct xlat *x)
 	return x->code.rx;
 }
 
-u32 xlat_link(struct xlat *x, u32 exit_index)
+/* The exit's link, made if there is none: its index + 1; 0: all are used. */
+static u32 link_of(struct xlat *x, struct xlat_block *from,
+		   const struct xlat_exit *e)
 {
-	struct xlat_exit *e = &x->exits[exit_index];
-	struct xlat_block *from = &x->blocks[e->block], *to;
-	u32 rel;
+	struct xlat_link *l;
+	u32 i;
 
-	to = xlat_find(x, (from->gpa & ~0xfffull) | e->target, XLAT_NO_GPA,
-		       e->key);
-	if (!to)
+	for (i = from->outgoing; i; i = l->next_outgoing) {
+		l = &x->links[i - 1];
+		if (l->site == e->site)
+			return i;
+	}
+	if (x->link_count == XLAT_LINKS_MAX)
 		return 0;
-	/* A dead block's time is over at its next exit: no link. A site that
-	 * straddles eight bytes cannot be patched by one store. */
-	if (e->linked || (e->site & 7) > 4 || xlat_block_is_dead(from))
-		return xlat_block_index(x, to);
-	e->linked = xlat_block_index(x, to);
-	e->next_incoming = to->incoming;
-	to->incoming = exit_index + 1;
-	x->stats.links++;
-	rel = xlat_entry_direct(to) - (e->site + 4);
-	__atomic_store_n((u32 *)(x->code.rw + e->site), rel, __ATOMIC_RELEASE);
-	return e->linked;
+	l = &x->links[x->link_count++];
+	l->site = e->site;
+	l->unlinked = e->unlinked;
+	l->to = 0;
+	l->next_outgoing = from->outgoing;
+	from->outgoing = x->link_count;
+	return x->link_count;
 }
 
-const struct xlat_exit *xlat_exit_get(const struct xlat *x, u32 exit_index)
+u32 xlat_link(struct xlat *x, struct xlat_block *from,
+	      const struct xlat_exit *e)
 {
-	return &x->exits[exit_index];
+	u32 key = (from->key & ~XLAT_KEY_NOGROUP) |
+		  (e->is_twin ? XLAT_KEY_NOGROUP : 0);
+	struct xlat_block *to;
+	struct xlat_link *l;
+	u32 index, rel, i;
+
+	to = xlat_find(x, (from->gpa & ~0xfffull) | e->target, XLAT_NO_GPA,
+		       key);
+	if (!to)
+		return 0;
+	index = xlat_block_index(x, to);
+	/* A dead block's time is over at its next exit: no link. A site that
+	 * straddles eight bytes cannot be patched by one store. */
+	if ((e->site & 7) > 4 || xlat_block_is_dead(from))
+		return index;
+	i = link_of(x, from, e);
+	l = &x->links[i - 1];
+	if (!i || l->to)
+		return index;
+	l->to = index;
+	l->next_incoming = to->incoming;
+	to->incoming = i;
+	x->stats.links++;
+	rel = xlat_entry_direct(to) - (l->site + 4);
+	__atomic_store_n((u32 *)(x->code.rw + l->site), rel, __ATOMIC_RELEASE);
+	return index;
 }

@@ -41,14 +41,14 @@ static void an_exit_is_linked_to_the_block_that_is_there(void **state)
 
 	a = cv_publish(f.x, 0x5000, XLAT_NO_GPA, 8, 0, 0x20);
 	assert_int_equal(cv_call(f.x, a->code + CV_EXIT + 8), CV_UNLINKED);
-	assert_int_equal(xlat_link(f.x, a->exit_first), 0);
+	assert_int_equal(cv_link(f.x, a, 0x20), 0);
 	b = cv_publish(f.x, 0x5020, XLAT_NO_GPA, 8, 0, 0);
 	/* b's own exit leads to a, which exists. */
-	assert_int_equal(f.x->exits[b->exit_first].linked,
-			 xlat_block_index(f.x, a));
+	assert_int_equal(cv_linked(f.x, b), xlat_block_index(f.x, a));
 	assert_int_equal(cv_call(f.x, b->code + CV_EXIT), CV_LIVE);
-	assert_int_equal(xlat_link(f.x, a->exit_first),
-			 xlat_block_index(f.x, b));
+	assert_int_equal(cv_link(f.x, a, 0x20), xlat_block_index(f.x, b));
+	assert_int_equal(cv_link(f.x, a, 0x20), xlat_block_index(f.x, b));
+	assert_int_equal(f.x->link_count, 2);
 	assert_int_equal(cv_call(f.x, a->code + CV_EXIT), CV_LIVE);
 	tv_free(f.t);
 }
@@ -62,15 +62,15 @@ static void links_stay_in_page_and_mode(void **state)
 	cv_publish(f.x, 0x5020, XLAT_NO_GPA, 8, 1, 0);
 	cv_publish(f.x, 0x5020, 0x6000, 8, 0, 0);
 	a = cv_publish(f.x, 0x5000, XLAT_NO_GPA, 8, 0, 0x20);
-	assert_int_equal(f.x->exits[a->exit_first].linked, 0);
-	assert_int_equal(xlat_link(f.x, a->exit_first), 0);
+	assert_int_equal(cv_linked(f.x, a), 0);
+	assert_int_equal(cv_link(f.x, a, 0x20), 0);
 	tv_free(f.t);
 }
 
 static void an_unaligned_site_stays_unlinked(void **state)
 {
 	struct fixture f = setup();
-	u32 at = xlat_reserve(f.x, CV_CODE, 0, 1, 0);
+	u32 at = xlat_reserve(f.x, CV_CODE, 0, 0);
 	struct xlat_block p = {.gpa = 0x5000,
 			       .gfn2 = XLAT_NO_GFN,
 			       .code = at,
@@ -81,9 +81,8 @@ static void an_unaligned_site_stays_unlinked(void **state)
 
 	memset(xlat_code_rw(f.x) + at, 0x90, CV_CODE);
 	b = xlat_publish(f.x, &p, &e, 1, NULL, 0);
-	assert_int_equal(f.x->exits[b->exit_first].linked, 0);
-	assert_int_equal(xlat_link(f.x, b->exit_first),
-			 xlat_block_index(f.x, b));
+	assert_int_equal(cv_linked(f.x, b), 0);
+	assert_int_equal(xlat_link(f.x, b, &e), xlat_block_index(f.x, b));
 	assert_int_equal(ld_le32(xlat_code_rw(f.x) + at + 29), 0x90909090);
 	tv_free(f.t);
 }
@@ -110,8 +109,22 @@ static void a_killed_block_is_reached_by_nobody(void **state)
 	/* What comes in its place is found and linked. */
 	a = cv_publish(f.x, 0x5000, XLAT_NO_GPA, 8, 0, 0);
 	assert_ptr_equal(xlat_find(f.x, 0x5000, XLAT_NO_GPA, 0), a);
-	assert_int_equal(xlat_link(f.x, b->exit_first),
-			 xlat_block_index(f.x, a));
+	assert_int_equal(cv_link(f.x, b, 0), xlat_block_index(f.x, a));
+	/* The exit's link is used again. */
+	assert_int_equal(f.x->link_count, 4);
+	tv_free(f.t);
+}
+
+static void without_room_for_links_exits_stay_unlinked(void **state)
+{
+	struct fixture f = setup();
+	struct xlat_block *b;
+
+	f.x->link_count = XLAT_LINKS_MAX;
+	b = cv_publish(f.x, 0x5000, XLAT_NO_GPA, 8, 0, 0);
+	assert_int_equal(cv_link(f.x, b, 0), xlat_block_index(f.x, b));
+	assert_int_equal(cv_call(f.x, b->code + CV_EXIT), CV_UNLINKED);
+	assert_int_equal(f.x->stats.links, 0);
 	tv_free(f.t);
 }
 
@@ -176,16 +189,14 @@ static void a_full_cache_says_so_and_works_again_when_flushed(void **state)
 		n++;
 	assert_int_equal(n, (XLAT_COLD_START(2 * MIB) - XLAT_THUNK_BYTES) /
 				    CV_CODE);
-	assert_int_equal(xlat_reserve(x, CV_CODE, 0, 1, 1), 0);
+	assert_int_equal(xlat_reserve(x, CV_CODE, 0, 1), 0);
 	for (i = 0; i < n; i++)
 		assert_non_null(
 			xlat_find(x, 0x5000 + i % 64, XLAT_NO_GPA, i / 64));
 	xlat_flush_all(x);
-	assert_int_equal(xlat_reserve(x, CV_CODE, 0, XLAT_EXITS_MAX + 1, 1), 0);
-	assert_int_equal(xlat_reserve(x, CV_CODE, 0, 1, XLAT_FAULTS_MAX + 1),
-			 0);
-	assert_int_equal(xlat_reserve(x, 3 * MIB, 0, 1, 1), 0);
-	assert_int_equal(xlat_reserve(x, CV_CODE, 3 * MIB, 1, 1), 0);
+	assert_int_equal(xlat_reserve(x, CV_CODE, 0, XLAT_FAULTS_MAX + 1), 0);
+	assert_int_equal(xlat_reserve(x, 3 * MIB, 0, 1), 0);
+	assert_int_equal(xlat_reserve(x, CV_CODE, 3 * MIB, 1), 0);
 	assert_non_null(cv_publish(x, 0x5000, XLAT_NO_GPA, 8, 0, 0));
 	xlat_free(x);
 	tv_free(f.t);
@@ -199,6 +210,7 @@ int main(void)
 		cmocka_unit_test(links_stay_in_page_and_mode),
 		cmocka_unit_test(an_unaligned_site_stays_unlinked),
 		cmocka_unit_test(a_killed_block_is_reached_by_nobody),
+		cmocka_unit_test(without_room_for_links_exits_stay_unlinked),
 		cmocka_unit_test(host_addresses_lead_to_blocks_and_faults),
 		cmocka_unit_test(a_flush_forgets_everything_but_the_thunks),
 		cmocka_unit_test(

@@ -47,12 +47,32 @@ static inline void cv_make_dead_thunks(struct xlat *x)
 	x->thunks[XT_DEAD_DIRECT] = x->thunks[XT_DEAD_INDIRECT] = at;
 }
 
+static inline struct xlat_exit cv_exit(const struct xlat_block *b, u16 target)
+{
+	return (struct xlat_exit){.site = b->code + CV_EXIT + 4,
+				  .unlinked = b->code + CV_EXIT + 8,
+				  .target = target};
+}
+
+static inline u32 cv_link(struct xlat *x, struct xlat_block *b, u16 target)
+{
+	struct xlat_exit e = cv_exit(b, target);
+
+	return xlat_link(x, b, &e);
+}
+
+/* The block that b's exit is linked to; 0: none. */
+static inline u32 cv_linked(const struct xlat *x, const struct xlat_block *b)
+{
+	return b->outgoing ? x->links[b->outgoing - 1].to : 0;
+}
+
 /* Under the lock. NULL: the cache is full. gpa2 XLAT_NO_GPA: one page. */
 static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
 					    gpa_t gpa2, u16 bytes, u32 key,
 					    u16 target)
 {
-	u32 at = xlat_reserve(x, CV_CODE, 0, 1, 1);
+	u32 at = xlat_reserve(x, CV_CODE, 0, 1);
 	struct xlat_block b = {.gpa = gpa,
 			       .gfn2 = xlat_gfn2(gpa2),
 			       .code = at,
@@ -61,10 +81,7 @@ static inline struct xlat_block *cv_publish(struct xlat *x, gpa_t gpa,
 			       .key = (u16)key,
 			       .bytes = bytes,
 			       .insns = 2};
-	struct xlat_exit e = {.site = at + 28,
-			      .unlinked = at + 32,
-			      .target = target,
-			      .key = (u16)key};
+	struct xlat_exit e = cv_exit(&b, target);
 	struct xlat_fault f = {.host = at + 40, .guest = gpa & 0xfff};
 	u8 *p = xlat_code_rw(x) + at;
 

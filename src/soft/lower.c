@@ -441,7 +441,7 @@ static void lower_insn(struct lower *l)
 static void emit_entries(struct lower *l, struct xlat_block *b, u16 live)
 {
 	e_align(&l->e, 8);
-	b->code = l->e.pos;
+	b->code = l->code = l->e.pos;
 	l->flags_in_env = live != 0;
 	l->flags_in_regs = false;
 	/* Two entries also when no flag is live: once the block is dead, who

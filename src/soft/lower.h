@@ -72,10 +72,10 @@ struct lower {
 	u8 s0_group;
 	bool keeps_s0;	     /* the current instruction leaves it there */
 	u8 poll_behind;	     /* instructions until a poll is due; 0: none */
+	u32 code;	     /* where the block starts */
 	u32 cold;	     /* where cold code goes: LOWER_CODE_MAX bytes */
 	struct slots *slots; /* NULL: accesses look into the TLB at once */
 	u32 block;	     /* index that the block will have */
-	u32 first_exit;	     /* index that exits[0] will have */
 	u32 exit_count, fault_count, cold_count;
 	bool is_refused; /* something that cannot be lowered: give up */
 	struct xlat_exit exits[LOWER_EXITS];
@@ -86,7 +86,7 @@ struct lower {
 
 /* ---- lower.c ---- */
 
-/* Emits the block of l->t, whose e, t, cold, thunks, has_bmi2 and first_exit
+/* Emits the block of l->t, whose e, t, cold, thunks, has_bmi2 and block
  * are set. Fills code, cold code and entries of *b. false: no room, or
  * an instruction that is not lowered after all. */
 bool lower_trace(struct lower *l, struct xlat_block *b);

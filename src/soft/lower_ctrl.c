@@ -71,14 +71,14 @@ static void align_site(struct lower *l, unsigned opcode_bytes)
 		e_b(&l->e, 0x90);
 }
 
-static void add_exit(struct lower *l, u32 site, u16 target, u32 key)
+static void add_exit(struct lower *l, u32 site, u16 target, bool is_twin)
 {
 	struct xlat_exit *x = &l->exits[l->exit_count];
 
 	if (l->exit_count == LOWER_EXITS - 1)
 		l->is_refused = true;
 	*x = (struct xlat_exit){
-		.site = site, .target = target, .key = (u16)key};
+		.site = site, .target = target, .is_twin = is_twin};
 	lower_cold(l, COLD_CHAIN, site)->back = l->exit_count;
 	if (!l->is_refused)
 		l->exit_count++;
@@ -96,6 +96,22 @@ static void call_fill(struct lower *l, const struct cold *c, unsigned slot,
 		thunk = slot;
 	}
 	e_call(&l->e, l->thunks[thunk + (c->arg ? 1 : 0)]);
+}
+
+static void call_chain(struct lower *l, const struct xlat_exit *x)
+{
+	u32 info = x->target | l->block << XLAT_CHAIN_BLOCK;
+	u32 start = l->code;
+
+	if (x->is_twin)
+		info |= XLAT_CHAIN_TWIN;
+	if (x->site >= l->cold) {
+		info |= XLAT_CHAIN_COLD;
+		start = l->cold;
+	}
+	e_call(&l->e, l->thunks[XT_CHAIN]);
+	e_d(&l->e, info);
+	e_w(&l->e, (u16)(x->site - start));
 }
 
 static void emit_cold(struct lower *l, const struct cold *c)
@@ -126,7 +142,7 @@ static void emit_cold(struct lower *l, const struct cold *c)
 		l->flags_in_env = c->restores;
 		lower_flags_to_regs(l);
 		align_site(l, 1);
-		add_exit(l, e_jmp(e, 0), c->off, l->t->key | XLAT_KEY_NOGROUP);
+		add_exit(l, e_jmp(e, 0), c->off, true);
 		break;
 	case COLD_CHAIN:
 		l->exits[c->back].unlinked = e->pos;
@@ -136,8 +152,7 @@ static void emit_cold(struct lower *l, const struct cold *c)
 				    XLAT_EXIT_LOOKUP, ISA_ALLF);
 			break;
 		}
-		e_mov_ri(e, S1, l->first_exit + c->back);
-		e_jmp(e, l->thunks[XT_CHAIN]);
+		call_chain(l, &l->exits[c->back]);
 		break;
 	case COLD_EXIT:
 		e_mov_ri(e, S0, c->off);
@@ -197,7 +212,7 @@ void lower_exit_to(struct lower *l, u16 off, u16 live)
 	if (!l->i || off <= l->i->off)
 		lower_poll(l, off, live);
 	align_site(l, 1);
-	add_exit(l, e_jmp(&l->e, 0), off, l->t->key & ~XLAT_KEY_NOGROUP);
+	add_exit(l, e_jmp(&l->e, 0), off, false);
 }
 
 static i64 branch_target(const struct lower *l)
@@ -259,8 +274,7 @@ static void lower_jcc(struct lower *l)
 		place_set(l, p);
 	} else {
 		align_site(l, 2);
-		add_exit(l, e_jcc(&l->e, cc, 0), (u16)target,
-			 l->t->key & ~XLAT_KEY_NOGROUP);
+		add_exit(l, e_jcc(&l->e, cc, 0), (u16)target, false);
 	}
 }
 

@@ -3,9 +3,9 @@
  * against what generated code may be (engine.md 8.1, I2 to I4).
  *
  * THEORY. All code and cold code is decoded from the first byte to the last;
- * the only bytes that are no instructions are the
- * guest offsets behind the jump that follows the call of a slow path. A
- * memory operand is one of
+ * the only bytes that are no instructions are the guest offsets behind the
+ * jump that follows the call of a slow path, and what follows the call of an
+ * unlinked exit. A memory operand is one of
  *
  *	[rsp + constant]	a field of struct vcpu
  *	[rsp + rcx + field]	an entry of the supervisor's TLB, jump cache
@@ -409,7 +409,8 @@ static const char *check_insn(struct verify *v)
 	return written & 1u << X86_RSP ? "RSP is written" : NULL;
 }
 
-/* The call of a slow path is followed by a jump and the guest offset. */
+/* The call of a slow path is followed by a jump and the guest offset, that of
+ * XT_CHAIN by what says which exit it is. */
 static void skip_offset(struct verify *v, u32 at)
 {
 	const u32 *t = v->l->thunks;
@@ -421,6 +422,8 @@ static void skip_offset(struct verify *v, u32 at)
 		for (unsigned k = XT_SLOW_R_SUPER; k <= XT_SLOW_W_USER; k++)
 			is_slow_call |= t[k] == to;
 		is_slow_call |= to == t[XT_SLOT_R] || to == t[XT_SLOT_W];
+		if (to == t[XT_CHAIN])
+			v->pos += XLAT_CHAIN_BYTES;
 	} else if (v->is_behind_slow) {
 		v->pos += 2;
 	}

@@ -41,6 +41,7 @@ static bool emit_bytes(struct xlat_block *b, const u8 *guest, size_t n, u32 key,
 	l.thunks = thunks;
 	l.cold = XLAT_THUNK_BYTES + LOWER_CODE_MAX;
 	l.has_bmi2 = __builtin_cpu_supports("bmi2");
+	l.block = 1;
 	return lower_trace(&l, b);
 }
 

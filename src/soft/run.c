@@ -103,8 +103,7 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 		.insns = t->n,
 		.bytes = (u16)used_bytes(t),
 	};
-	u32 pos = xlat_reserve(x, LOWER_CODE_MAX, LOWER_CODE_MAX, LOWER_EXITS,
-			       LOWER_FAULTS);
+	u32 pos = xlat_reserve(x, LOWER_CODE_MAX, LOWER_CODE_MAX, LOWER_FAULTS);
 
 	*out_is_full = !pos;
 	if (!pos)
@@ -116,7 +115,6 @@ static struct xlat_block *emit_block(struct vcpu *v, struct xlat_scratch *s,
 	s->l.i = NULL;
 	s->l.thunks = xlat_thunk_table(x);
 	s->l.has_bmi2 = __builtin_cpu_supports("bmi2");
-	s->l.first_exit = xlat_next_exit(x);
 	s->l.slots = slots_of(x, t);
 	s->l.block = xlat_next_block(x);
 	if (!lower_trace(&s->l, &b))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How generated code finds the next block by itself. */
 #include "soft/thunks.h"
-#include "soft/xlat.h"
+#include "soft/xlat_int.h"
 
 /* An instruction may begin here and end in the next page. */
 static bool may_cross(gva_t va)
@@ -90,19 +90,27 @@ const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va)
 	return host;
 }
 
-const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index)
+const void *xlat_exit_leaf(struct vcpu *v, const u8 *behind)
 {
 	struct xlat *x = v->vm->xlat;
-	const struct xlat_exit *e = xlat_exit_get(x, exit_index);
-	u32 block;
+	u32 info = ld_le32(behind), block = info >> XLAT_CHAIN_BLOCK;
+	struct xlat_block *from =
+		xlat_block_get(x, block & (XLAT_BLOCKS_MAX - 1));
+	struct xlat_exit e = {
+		.site = ld_le16(behind + 4) +
+			(info & XLAT_CHAIN_COLD ? from->cold : from->code),
+		.unlinked = (u32)(behind - xlat_code_rx(x)) - 5,
+		.target = info & XLAT_CHAIN_TARGET,
+		.is_twin = info & XLAT_CHAIN_TWIN,
+	};
 
 	xlat_lock(x);
-	v->rip = v->pcbase + e->target;
-	v->key_extra = e->key & XLAT_KEY_NOGROUP;
-	block = xlat_link(x, exit_index);
+	v->rip = v->pcbase + e.target;
+	v->key_extra = e.is_twin ? XLAT_KEY_NOGROUP : 0;
+	block = xlat_link(x, from, &e);
 	xlat_unlock(x);
 	if (!block) /* two pages' block, perhaps: those are not linked */
-		return v->key_extra ? NULL : xlat_jc_miss_leaf(v, v->rip);
+		return e.is_twin ? NULL : xlat_jc_miss_leaf(v, v->rip);
 	v->key_extra = 0;
 	return xlat_code_rx(x) + xlat_entry_indirect(xlat_block_get(x, block));
 }

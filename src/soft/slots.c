@@ -183,11 +183,12 @@ static void promote(struct xlat *x, struct xlat_block *b)
 	for (unsigned i = 0; i < n; i++) {
 		const struct xlat_block *from = reached[i];
 
-		for (u32 k = 0; k < from->exit_count && n < REACH_MAX; k++) {
-			const struct xlat_exit *e =
-				xlat_exit_get(x, from->exit_first + k);
-			struct xlat_block *to = xlat_block_get(x, e->linked);
-			bool is_known = !e->linked || to->is_dead;
+		for (u32 k = from->outgoing; k && n < REACH_MAX;) {
+			const struct xlat_link *l = &x->links[k - 1];
+			struct xlat_block *to = xlat_block_get(x, l->to);
+			bool is_known = !l->to || to->is_dead;
+
+			k = l->next_outgoing;
 
 			for (unsigned j = 0; j < n && !is_known; j++)
 				is_known = reached[j] == to;

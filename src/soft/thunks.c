@@ -370,7 +370,8 @@ static void make_jumps(struct thunks *t)
 	begin(t, XT_CHAIN);
 	e_b(e, 0x9f); /* lahf */
 	e_op_rr(e, 1, 0x0f90 | CC_O, 0, S0);
-	e_store(e, 2, m_env(ENV_OFF(aflags)), S0);
+	e_store(e, 2, env_at(ENV_OFF(aflags), 8), S0);
+	pop(e, S1);
 	jump_by_leaf(t, (const void *)xlat_exit_leaf, S1);
 }
 

@@ -13,9 +13,11 @@ enum xlat_thunk {
 	XT_EXIT,      /* EAX page offset, ECX exit kind: leaves */
 	XT_EXIT_VA,   /* RAX linear address, ECX exit kind: leaves */
 	XT_EXIT_KEEP, /* v->rip and v->exit_kind are set: leaves */
-	XT_CHAIN,     /* ECX exit index, flags in RFLAGS: jumps on, or leaves */
-	XT_JC_MISS,   /* RAX linear address: jumps on, or leaves */
-	XT_FAULT,     /* v->rip is set, RAX the trap: leaves */
+	/* Called by an exit that is not linked, flags in RFLAGS; behind the
+	 * call XLAT_CHAIN_BYTES: jumps on, or leaves. */
+	XT_CHAIN,
+	XT_JC_MISS, /* RAX linear address: jumps on, or leaves */
+	XT_FAULT,   /* v->rip is set, RAX the trap: leaves */
 	/* Called by the entries of dead blocks: leaves. Flags are in RFLAGS,
 	 * and in v->aflags. */
 	XT_DEAD_DIRECT,

@@ -82,13 +82,12 @@ struct xlat_block {
 		     byte is the entry for indirect jumps */
 	u32 cold; /* the rest: slow paths, unlinked exits */
 	u16 code_bytes, cold_bytes;
-	u32 exit_first;
+	u32 outgoing;	  /* link index + 1 of the first linked exit; 0: none */
 	u32 next_page[2]; /* list of the first and of the second page */
-	u32 incoming;	  /* exit index + 1 of the first linked exit; 0: none */
+	u32 incoming;	  /* the same of the first that leads to it */
 	u16 key;
 	u16 bytes; /* of guest code */
 	u8 direct; /* where in the code the entry for direct jumps is */
-	u8 exit_count;
 	u8 insns;
 	u8 heat;      /* samples that fell on it (slots.h); under the lock */
 	bool is_dead; /* written under the lock, read without */
@@ -122,11 +121,24 @@ static inline u32 xlat_cold_end(const struct xlat_block *b)
 struct xlat_exit {
 	u32 site;     /* code offset of the rel32 of a jmp or jcc */
 	u32 unlinked; /* code offset that the rel32 leads to when not linked */
-	u32 block;    /* index of the block that it belongs to */
-	u32 linked;   /* index of the block that it leads to, or 0 */
-	u32 next_incoming; /* exit index + 1 */
-	u16 target;	   /* offset in the page */
-	u16 key;	   /* of the block that it leads to */
+	u16 target;   /* offset in the page */
+	bool is_twin; /* to the block without groups (XLAT_KEY_NOGROUP) */
+};
+
+/* Nobody keeps exits: most are never taken. What an unlinked one leads to is a
+ * call of XT_CHAIN, and behind it stands which exit it is: four bytes as here,
+ * and two with the site's distance from the start of the block's code. */
+#define XLAT_CHAIN_BYTES  6u
+#define XLAT_CHAIN_TARGET 0xfffu
+#define XLAT_CHAIN_BLOCK  12 /* the index's first bit */
+#define XLAT_CHAIN_TWIN	  BIT32(30)
+#define XLAT_CHAIN_COLD	  BIT32(31) /* from the start of its cold code */
+
+/* An exit that is linked, or has been. */
+struct xlat_link {
+	u32 site, unlinked;
+	u32 to;				  /* block index; 0: not linked */
+	u32 next_incoming, next_outgoing; /* link index + 1 */
 };
 
 /* Where a host fault in generated code happened in the guest. */
@@ -178,14 +190,12 @@ size_t xlat_code_size(const struct xlat *x);
 
 /* Code memory: thunks, then the blocks' code, then their cold code, each in
  * the order of the blocks. */
-#define XLAT_COLD_START(size) ((size) / 16 * 11)
+#define XLAT_COLD_START(size) ((size) / 4 * 3)
 
-/* Under the lock. Room for at most so many bytes of code and of cold code,
- * exits and faults: the code offset where to emit; 0 when something is full
+/* Under the lock. Room for at most so many bytes of code and of cold code, and
+ * faults: the code offset where to emit; 0 when something is full
  * (xlat_flush_all). Cold code goes to xlat_next_cold(). */
-u32 xlat_next_exit(const struct xlat *x); /* the next block's exit_first */
-u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_exits,
-		 u32 max_faults);
+u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_faults);
 u32 xlat_next_cold(const struct xlat *x);
 u32 xlat_next_block(const struct xlat *x); /* its index */
 /* Under the lock: NULL if the user block at gpa is to have no slots. */
@@ -193,19 +203,18 @@ struct slots;
 struct slots *xlat_slots_of(struct xlat *x, gpa_t gpa);
 
 /* Under the lock: enters a block whose code has been written at
- * xlat_reserve()'s offset. `proto` gives all but indexes and counts; exits and
- * faults are copied (exits: site, unlinked, target, key; faults: in the order
- * of their code). Links what it leads to. smc_protect() has been called for
- * its pages. */
+ * xlat_reserve()'s offset. `proto` gives all but indexes; faults, in the order
+ * of their code, are copied. Links the exits to what is there.
+ * smc_protect() has been called for its pages. */
 struct xlat_block *xlat_publish(struct xlat *x, const struct xlat_block *proto,
 				const struct xlat_exit *exits, u32 exit_count,
 				const struct xlat_fault *faults,
 				u32 fault_count);
 
-/* Under the lock. The block that exit `index` leads to is linked if it exists:
- * its index, or 0. */
-u32 xlat_link(struct xlat *x, u32 exit_index);
-const struct xlat_exit *xlat_exit_get(const struct xlat *x, u32 exit_index);
+/* Under the lock. The block that the exit of `from` leads to is linked if it
+ * exists: its index, or 0. */
+u32 xlat_link(struct xlat *x, struct xlat_block *from,
+	      const struct xlat_exit *e);
 
 /* Under the lock: no new entry leads into the block; who is inside it stays
  * until its next exit. Its entries call thunks that leave for an
@@ -296,8 +305,9 @@ struct xlat_trace;
 const struct xlat_trace *xlat_last_trace(const struct vcpu *v);
 /* Runs generated code until it leaves: v->exit_kind. */
 void xlat_enter(struct vcpu *v, const void *code);
-/* Leaf. Host address for the direct exit, which is linked on the way. */
-const void *xlat_exit_leaf(struct vcpu *v, u32 exit_index);
+/* Leaf. Host address for the direct exit whose call of XT_CHAIN ended at
+ * `behind`; it is linked on the way. */
+const void *xlat_exit_leaf(struct vcpu *v, const u8 *behind);
 
 /* ---- mmu_leaf.c: nothing raises here ---- */
 

@@ -2,7 +2,8 @@
 /* Random bytes as a page of guest code: the trace, its translation, and the
  * check of every byte that was emitted. Nothing is executed.
  *
- * The input is the mode key (bit 7: with slots), where to begin, and the page's first bytes.
+ * The input is the mode key (bit 7: with slots), where to begin, and the page's
+ * first bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ int LLVMFuzzerTestOneInput(const u8 *bytes, size_t len)
 	l.thunks = thunks;
 	l.cold = XLAT_THUNK_BYTES + LOWER_CODE_MAX;
 	l.has_bmi2 = __builtin_cpu_supports("bmi2");
-	l.first_exit = 0;
+	l.block = 1;
 	l.slots = bytes[0] & 0x80 ? &slots : NULL;
 	if (!lower_trace(&l, &b))
 		return 0;

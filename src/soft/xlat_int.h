@@ -7,7 +7,8 @@
 #include "soft/xlat.h"
 
 #define XLAT_BLOCKS_MAX (256u * 1024)
-#define XLAT_EXITS_MAX	(1024u * 1024)
+#define XLAT_LINKS_MAX	(512u * 1024)
+_Static_assert(XLAT_BLOCKS_MAX == 1u << (30 - XLAT_CHAIN_BLOCK), "info");
 #define XLAT_FAULTS_MAX (256u * 1024)
 #define XLAT_HASH_HEADS BIT32(17)
 #define XLAT_THUNKS_MAX 96
@@ -66,8 +67,8 @@ struct xlat {
 	struct xlat_set *sets;
 	struct xlat_block *blocks;
 	_Atomic u32 block_count; /* the used ones, and 0; read by signals */
-	struct xlat_exit *exits;
-	u32 exit_count;
+	struct xlat_link *links;
+	u32 link_count;
 	struct xlat_fault *faults; /* in the order of their code */
 	_Atomic u32 fault_count;   /* read by signals */
 	u32 thunks[XLAT_THUNKS_MAX];
