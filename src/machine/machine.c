@@ -326,6 +326,11 @@ bool machine_is_running(const struct machine *m)
 	return m->vcpus.want == VCPUS_RUNNING;
 }
 
+bool machine_is_on_kvm(const struct machine *m)
+{
+	return m->engine == &engine_kvm;
+}
+
 static void announce_end(struct machine *m)
 {
 	if (m->has_ended)

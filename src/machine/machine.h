@@ -50,6 +50,7 @@ int machine_start(struct machine *m, struct err *err);
 void machine_pause(struct machine *m); /* returns when all are parked */
 void machine_resume(struct machine *m);
 bool machine_is_running(const struct machine *m);
+bool machine_is_on_kvm(const struct machine *m); /* known once it is built */
 void machine_power_button(struct machine *m);
 /* Asks for a reset as the guest would; done later, from the loop. */
 void machine_reset(struct machine *m);

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "kvm/kvm.h"
 #include "machine/machine_int.h"
 
 static int use_soft(const struct engine_ops **out, const char *why,
@@ -19,7 +18,7 @@ static int use_soft(const struct engine_ops **out, const char *why,
 	return 0;
 }
 
-/* KVM is probed but not driven yet: the reason says so when it would do. */
+/* auto: KVM where its probe passes, else the soft engine. */
 int engine_select(enum machine_engine want, const struct engine_ops **out,
 		  char reason[256], struct err *err)
 {
@@ -28,20 +27,17 @@ int engine_select(enum machine_engine want, const struct engine_ops **out,
 
 	if (want == MACHINE_ENGINE_SOFT)
 		return use_soft(out, "asked for", reason, err);
-	kvm_probe(&probe);
-	if (want == MACHINE_ENGINE_KVM) {
-		if (!probe.is_usable)
-			return err_set(err, -ENOTSUP,
-				       "KVM cannot be used here: %s; try "
-				       "--engine soft",
-				       probe.reason);
+	engine_kvm.probe(&probe);
+	if (want == MACHINE_ENGINE_KVM && !probe.is_usable)
 		return err_set(err, -ENOTSUP,
-			       "this release has no KVM engine yet; use "
-			       "--engine soft");
+			       "KVM cannot be used here: %s; try "
+			       "--engine soft",
+			       probe.reason);
+	if (probe.is_usable) {
+		snprintf(reason, 256, "KVM works: %.200s", probe.reason);
+		*out = &engine_kvm;
+		return 0;
 	}
-	snprintf(why, sizeof(why), "KVM %s: %.200s",
-		 probe.is_usable ? "works but this release cannot drive it"
-				 : "cannot be used",
-		 probe.reason);
+	snprintf(why, sizeof(why), "KVM cannot be used: %.200s", probe.reason);
 	return use_soft(out, why, reason, err);
 }

@@ -154,6 +154,7 @@ static int vmm_enter_sandbox(struct vmm *v, struct err *err)
 {
 	const struct sandbox_options how = {
 		.has_network = v->config.network == API_NETWORK_USER,
+		.has_kvm = machine_is_on_kvm(v->machine),
 	};
 	struct err why = {0};
 	int rc;

@@ -21,6 +21,11 @@
  *               not exist (ENOSYS), glibc then uses clone
  *   32-bit and x32 calls  another architecture's table: killed
  *
+ * The KVM engine's ioctls need descriptors of VMs and vCPUs, which are made
+ * before; those that make more, or that reach other memory, are not allowed:
+ * KVM_CREATE_VM, KVM_CREATE_VCPU, KVM_CREATE_DEVICE. A memory slot reaches
+ * only what this process has mapped.
+ *
  * Not covered: newfstatat with a path tells that a file exists (libslirp asks
  * for /etc/resolv.conf's age); connections to what listens on the host's own
  * addresses, when there is a user network. PR_SET_DUMPABLE stays: without it
@@ -31,6 +36,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -43,7 +49,7 @@
 
 #include "base/assert.h"
 
-enum when { ALWAYS, NETWORK };
+enum when { ALWAYS, NETWORK, ON_KVM };
 
 /* One argument that must match; mask 0: any value. */
 struct arg_match {
@@ -85,6 +91,15 @@ struct rule {
 	}
 #define FCNTL(cmd) ALLOW_IF(fcntl, {1, 0xffffffff, cmd})
 #define IOCTL(req) ALLOW_IF(ioctl, {1, 0xffffffff, req})
+#define KVM(req)                                                               \
+	{                                                                      \
+		SCMP_SYS(ioctl), ON_KVM,                                       \
+		{                                                              \
+			{                                                      \
+				1, 0xffffffff, req                             \
+			}                                                      \
+		}                                                              \
+	}
 /* Type of a socket without its flags. */
 #define SOCK_TYPE_BITS (~(u64)(SOCK_CLOEXEC | SOCK_NONBLOCK))
 #define SOCKET(family, type)                                                   \
@@ -209,6 +224,33 @@ static const struct rule allowed[] = {
 	NET(listen),
 	NET(accept),
 	NET(setsockopt),
+	/* The KVM engine (src/kvm): running, ... */
+	KVM(KVM_RUN),
+	KVM(KVM_SIGNAL_MSI),
+	KVM(KVM_SET_GSI_ROUTING),
+	KVM(KVM_INTERRUPT),
+	KVM(KVM_NMI),
+	KVM(KVM_SET_USER_MEMORY_REGION),
+	/* ... and a vCPU's state: reset, registers in a report, snapshots. */
+	KVM(KVM_GET_REGS),
+	KVM(KVM_SET_REGS),
+	KVM(KVM_GET_SREGS),
+	KVM(KVM_GET_SREGS2),
+	KVM(KVM_SET_SREGS2),
+	KVM(KVM_GET_XSAVE),
+	KVM(KVM_SET_XSAVE),
+	KVM(KVM_GET_XCRS),
+	KVM(KVM_SET_XCRS),
+	KVM(KVM_GET_DEBUGREGS),
+	KVM(KVM_SET_DEBUGREGS),
+	KVM(KVM_GET_LAPIC),
+	KVM(KVM_SET_LAPIC),
+	KVM(KVM_GET_MSRS),
+	KVM(KVM_SET_MSRS),
+	KVM(KVM_GET_VCPU_EVENTS),
+	KVM(KVM_SET_VCPU_EVENTS),
+	KVM(KVM_GET_MP_STATE),
+	KVM(KVM_SET_MP_STATE),
 };
 
 /* Fails with an error in place of ending the process. */
@@ -263,13 +305,19 @@ static int add_sockets_refused(scmp_filter_ctx ctx, bool has_network)
 			   : 0;
 }
 
+static bool is_wanted(enum when when, const struct sandbox_options *how)
+{
+	return when == ALWAYS || (when == NETWORK && how->has_network) ||
+	       (when == ON_KVM && how->has_kvm);
+}
+
 static int fill(scmp_filter_ctx ctx, const struct sandbox_options *how)
 {
 	struct scmp_arg_cmp self = SCMP_CMP64(0, SCMP_CMP_EQ, (u64)getpid());
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(allowed); i++)
-		if (allowed[i].when == ALWAYS || how->has_network)
+		if (is_wanted(allowed[i].when, how))
 			rc = add_allowed(ctx, &allowed[i]);
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(refused); i++)
 		rc = add_refused(ctx, &refused[i]);

@@ -14,6 +14,7 @@
 
 struct sandbox_options {
 	bool has_network; /* Internet sockets, for the user network */
+	bool has_kvm;	  /* the ioctls of the KVM engine */
 };
 
 /* Installs the filter in all threads of the process. -ENOSYS: the kernel has

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -27,6 +28,8 @@
 
 static const struct sandbox_options network = {.has_network = true};
 static const struct sandbox_options lonely = {.has_network = false};
+
+static const struct sandbox_options with_kvm = {.has_kvm = true};
 
 static int result(long rc)
 {
@@ -449,6 +452,45 @@ static void internet_sockets_are_for_machines_with_a_network(void **state)
 	close(fd);
 }
 
+/* ---- KVM's ioctls, on a descriptor that is none of KVM's ---- */
+
+static unsigned long kvm_request;
+
+static int do_kvm_ioctl(void)
+{
+	return result(ioctl(exec_fd, kvm_request, NULL));
+}
+
+static void kvm_ioctls_are_for_machines_on_kvm(void **state)
+{
+	static const struct {
+		const char *name;
+		unsigned long request;
+		int want;
+	} calls[] = {
+		{"KVM_RUN", KVM_RUN, ENOTTY},
+		{"KVM_SET_REGS", KVM_SET_REGS, ENOTTY},
+		{"KVM_SIGNAL_MSI", KVM_SIGNAL_MSI, ENOTTY},
+		{"KVM_CREATE_VM", KVM_CREATE_VM, KILLED},
+		{"KVM_CREATE_VCPU", KVM_CREATE_VCPU, KILLED},
+		{"KVM_CREATE_DEVICE", KVM_CREATE_DEVICE, KILLED},
+		{"KVM_SET_CPUID2", KVM_SET_CPUID2, KILLED},
+		{"KVM_ENABLE_CAP", KVM_ENABLE_CAP, KILLED},
+	};
+
+	(void)state;
+	exec_fd = memfd_create("no KVM", 0);
+	assert_true(exec_fd >= 0);
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		kvm_request = calls[i].request;
+		expect(calls[i].name, inside(do_kvm_ioctl, &with_kvm),
+		       calls[i].want);
+		expect(calls[i].name, inside(do_kvm_ioctl, &lonely), KILLED);
+		expect(calls[i].name, inside(do_kvm_ioctl, &network), KILLED);
+	}
+	close(exec_fd);
+}
+
 /* ---- threads that were there before ---- */
 
 static int ready[2];
@@ -492,6 +534,7 @@ int main(void)
 		cmocka_unit_test(hostile_51_the_sandbox_leaves_no_way_out),
 		cmocka_unit_test(
 			internet_sockets_are_for_machines_with_a_network),
+		cmocka_unit_test(kvm_ioctls_are_for_machines_on_kvm),
 		cmocka_unit_test(the_filter_holds_for_threads_started_before),
 	};
 
