@@ -12,6 +12,7 @@
  *               service; an NMI is pending again; a fault is left to happen
  *               once more. What cannot be taken back stays as it is, and the
  *               soft engine refuses it.
+ *   XSAVE       Without the kernel's own marks in the software's bytes.
  *   XCR0        1 where the guest has no XSAVE.
  *   MSRs        Those of vcpu_state_msrs that this KVM has. One that it lacks
  *               can be restored as zero, which is what its absence means.
@@ -47,6 +48,8 @@
 #define APIC_LVTERR   0x370
 #define LVT_MASKED    BIT32(16)
 #define LVT_EXTINT    0x700u
+#define XSAVE_FREE    464 /* bytes for software; then the header */
+#define XSAVE_BV      512
 #define APIC_BASE_BSP BIT64(8)
 #define APIC_BASE_EN  BIT64(11)
 #define EXC_FAULTS                                                             \
@@ -234,6 +237,8 @@ void kvm_state_settle(struct vcpu_state *vs)
 	if (e->smi.smm || e->smi.pending)
 		e->flags |= KVM_VCPUEVENT_VALID_SMM;
 	memset(e->reserved, 0, sizeof(e->reserved));
+	/* The kernel's marks in bytes that are no state. */
+	memset((u8 *)vs->xsave.region + XSAVE_FREE, 0, XSAVE_BV - XSAVE_FREE);
 	if (vs->mp_state.mp_state == KVM_MP_STATE_UNINITIALIZED)
 		vs->mp_state.mp_state = KVM_MP_STATE_INIT_RECEIVED;
 	if (vs->xcrs.nr_xcrs == 0) {
