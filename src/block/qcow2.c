@@ -176,7 +176,7 @@ static void op_end(struct qcow2_op *op, int result)
 	q->in_flight--;
 }
 
-static int op_read(struct qcow2_op *op)
+static int op_transfer(struct qcow2_op *op)
 {
 	struct block_request *req = op->req;
 	struct qcow2_iov v = {req->iov, req->iov_count};
@@ -185,23 +185,82 @@ static int op_read(struct qcow2_op *op)
 	v.part = malloc(sizeof(*v.part) * MIN(req->iov_count, QCOW2_IOV_MAX));
 	if (!v.part)
 		return -ENOMEM;
-	qcow2_co_range_lock(op->q, &op->range, req->offset, req->len, false);
-	rc = qcow2_co_read(op->q, req->offset, req->len, &v);
-	qcow2_range_unlock(op->q, &op->range);
+	if (req->op == BLOCK_READ)
+		rc = qcow2_co_read(op->q, req->offset, req->len, &v);
+	else
+		rc = qcow2_co_write(op->q, req->offset, req->len, &v);
 	free(v.part);
 	return rc;
 }
 
+/* Before the first change: what others keep in the image and we do not keep
+ * right (bitmaps) is marked as such. */
+static int first_change(struct qcow2 *q)
+{
+	u64 autoclear = q->h.autoclear;
+	int rc = 0;
+
+	co_mutex_lock(&q->pool, &q->l1_lock);
+	if (!q->is_changed && autoclear) {
+		q->h.autoclear = 0;
+		rc = qcow2_co_header_write(q);
+		if (!rc)
+			rc = qcow2_co_sync(q);
+		if (rc)
+			q->h.autoclear = autoclear;
+	}
+	q->is_changed = !rc;
+	co_mutex_unlock(&q->pool, &q->l1_lock);
+	return rc;
+}
+
+static void mark_corrupt(struct qcow2 *q)
+{
+	if (q->node.is_read_only || q->is_marked || q->h.version < 3)
+		return;
+	q->is_marked = true;
+	q->h.incompatible |= QCOW2_INCOMPAT_CORRUPT;
+	(void)qcow2_co_header_write(q);
+}
+
+static int op_change(struct qcow2_op *op)
+{
+	struct block_request *req = op->req;
+	struct qcow2 *q = op->q;
+	int rc = q->is_changed ? 0 : first_change(q);
+
+	if (!rc && q->freed_count > QCOW2_FREED_MAX)
+		rc = qcow2_co_flush(q);
+	if (rc)
+		return rc;
+	switch (req->op) {
+	case BLOCK_WRITE:
+		return op_transfer(op);
+	case BLOCK_DISCARD:
+		return qcow2_co_discard(q, req->offset, req->len);
+	default:
+		return qcow2_co_write_zeroes(q, req->offset, req->len,
+					     req->may_unmap);
+	}
+}
+
 static int op_run(struct qcow2_op *op)
 {
-	switch (op->req->op) {
-	case BLOCK_READ:
-		return op_read(op);
-	case BLOCK_FLUSH:
-		return 0;
-	default:
-		return -EROFS;
-	}
+	struct block_request *req = op->req;
+	struct qcow2 *q = op->q;
+	int rc;
+
+	if (req->op == BLOCK_FLUSH)
+		return q->is_corrupt ? -EIO : qcow2_co_flush(q);
+	if (req->op != BLOCK_READ && q->is_corrupt)
+		return -EIO;
+	qcow2_co_range_lock(q, &op->range, req->offset, req->len,
+			    req->op != BLOCK_READ);
+	rc = req->op == BLOCK_READ ? op_transfer(op) : op_change(op);
+	qcow2_range_unlock(q, &op->range);
+	if (q->is_corrupt)
+		mark_corrupt(q);
+	return rc;
 }
 
 static void op_main(void *opaque)
@@ -230,12 +289,15 @@ static bool try_fast(struct qcow2_op *op)
 	struct qcow2 *q = op->q;
 	struct qcow2_extent e;
 
-	if (req->op != BLOCK_READ || q->is_corrupt)
+	if ((req->op != BLOCK_READ && req->op != BLOCK_WRITE) ||
+	    q->is_corrupt || (req->op == BLOCK_WRITE && !q->is_changed))
 		return false;
 	range_add(q, &op->range, req->offset, req->len, false);
 	if (!is_granted(q, &op->range) ||
 	    qcow2_map(q, req->offset, req->len, &e) ||
-	    e.source != QCOW2_FROM_FILE || e.bytes < req->len) {
+	    e.source != QCOW2_FROM_FILE || e.bytes < req->len ||
+	    (req->op == BLOCK_WRITE &&
+	     (!e.is_ours || qcow2_is_meta(q, e.host, e.bytes)))) {
 		list_del(&op->range.link);
 		return false;
 	}
@@ -335,6 +397,7 @@ static void qcow2_free(struct qcow2 *q)
 	if (q->event_fd >= 0)
 		close(q->event_fd);
 	qcow2_cache_fini(&q->l2);
+	qcow2_refcount_fini(q);
 	co_pool_fini(&q->pool);
 	block_close(q->backing);
 	block_close(q->file);
@@ -343,9 +406,22 @@ static void qcow2_free(struct qcow2 *q)
 	free(q);
 }
 
+/* The first flush frees clusters, the second writes that. */
+static int flush_main(struct qcow2 *q, void *opaque)
+{
+	int rc = qcow2_co_flush(q);
+
+	return rc ? rc : qcow2_co_flush(q);
+}
+
 static void qcow2_close(struct block_node *node)
 {
-	qcow2_free(qcow2_of(node));
+	struct qcow2 *q = qcow2_of(node);
+
+	if (!node->is_read_only && !q->is_corrupt &&
+	    qcow2_run(q, flush_main, NULL))
+		log_warn("a qcow2 image's last changes could not be written");
+	qcow2_free(q);
 }
 
 static const struct block_node_ops qcow2_ops = {
@@ -367,6 +443,8 @@ static int load_header(struct qcow2 *q, struct err *err)
 	else
 		rc = qcow2_header_parse(bytes, len, q->file->file_bytes, &q->h,
 					err);
+	if (!rc)
+		memcpy(q->header, bytes, MIN(len, sizeof(q->header)));
 	free(bytes);
 	return rc;
 }
@@ -401,6 +479,19 @@ static void set_geometry(struct qcow2 *q)
 	q->node.size_bytes = q->h.size_bytes;
 	q->has_backing = q->h.has_backing;
 	qcow2_cache_init(&q->l2, q, QCOW2_L2_CACHE);
+	q->l2.co_clean = qcow2_co_flush;
+}
+
+static int open_writable(struct qcow2 *q, struct err *err)
+{
+	if (q->h.incompatible & QCOW2_INCOMPAT_CORRUPT)
+		return err_set(err, -EINVAL,
+			       "the image is marked as corrupt: repair it "
+			       "first");
+	if (q->h.incompatible & QCOW2_INCOMPAT_DIRTY)
+		return err_set(err, -EINVAL,
+			       "the image was not closed: repair it first");
+	return qcow2_refcount_open(q, err);
 }
 
 struct open {
@@ -416,9 +507,6 @@ static int open_main(struct qcow2 *q, void *opaque)
 	if (rc)
 		return rc;
 	set_geometry(q);
-	if (!o->how->is_read_only)
-		return err_set(o->err, -ENOTSUP,
-			       "qcow2 images are not written yet");
 	if (q->backing && !q->has_backing)
 		return err_set(o->err, -EINVAL,
 			       "the image is no overlay, and was given a "
@@ -427,7 +515,10 @@ static int open_main(struct qcow2 *q, void *opaque)
 		return err_set(o->err, -EINVAL,
 			       "the image's backing file '%s' was not given",
 			       q->h.backing_name);
-	return load_l1(q, o->err);
+	rc = load_l1(q, o->err);
+	if (!rc && !o->how->is_read_only)
+		rc = open_writable(q, o->err);
+	return rc;
 }
 
 static struct qcow2 *qcow2_new(struct loop *loop, struct block_node *file,
@@ -446,6 +537,11 @@ static struct qcow2 *qcow2_new(struct loop *loop, struct block_node *file,
 	list_init(&q->idle_ops);
 	list_init(&q->waiting);
 	list_init(&q->finished);
+	co_mutex_init(&q->l1_lock);
+	co_mutex_init(&q->alloc_lock);
+	co_mutex_init(&q->flush_lock);
+	qcow2_dirty_none(&q->l1_dirty);
+	qcow2_dirty_none(&q->rt_dirty);
 	for (size_t i = 0; i < QCOW2_OPS; i++) {
 		q->ops[i].q = q;
 		list_add_tail(&q->idle_ops, &q->ops[i].link);

@@ -64,3 +64,21 @@ int qcow2_open(struct loop *loop, struct block_node *file,
 	       struct block_node **out_node, struct err *err);
 /* The header of an open image: borrowed, valid until it is closed. */
 const struct qcow2_header *qcow2_header_of(const struct block_node *node);
+
+/* What an image is made with. Zero means the default where there is one. */
+struct qcow2_create {
+	u64 size_bytes;
+	u32 version;	     /* 2, or 3 */
+	u32 cluster_bits;    /* 9 to 21; 16 */
+	u32 refcount_bits;   /* 1 to 64; 16 */
+	bool is_extended;    /* L2 entries; clusters of 16 KiB and up */
+	bool is_lazy;	     /* refcounts: allowed, not used by us */
+	u8 compression_type; /* 0 deflate, 1 zstd */
+	const char *backing_name, *backing_format; /* NULL: none */
+};
+
+/* Writes an empty image into an empty file, which stays the caller's, and
+ * makes it durable. -EINVAL: options that do not go together; -EFBIG: more
+ * bytes than the clusters can address. */
+int qcow2_create(struct loop *loop, struct block_node *file,
+		 const struct qcow2_create *o, struct err *err);

@@ -96,10 +96,36 @@ static struct qcow2_slice *slice_new(struct qcow2_cache *c)
 	return s;
 }
 
+/* Writes the dirty slice that was used longest ago. */
+static int clean_one(struct qcow2_cache *c)
+{
+	struct qcow2_slice *oldest = NULL;
+	int rc;
+
+	list_for_each (it, &c->lru) {
+		struct qcow2_slice *s = list_entry(it, struct qcow2_slice, lru);
+
+		if (!s->pins && s->is_dirty) {
+			oldest = s;
+			break;
+		}
+	}
+	if (!oldest)
+		return 0;
+	oldest->pins++;
+	rc = qcow2_co_cache_write(c, oldest);
+	qcow2_cache_put(c, oldest);
+	return rc;
+}
+
 /* A slice to load into; NULL: there may be one now, look again. */
 static int take(struct qcow2_cache *c, struct qcow2_slice **out)
 {
 	*out = NULL;
+	if (c->co_clean && c->dirty_count > c->count_max / 2)
+		return c->co_clean(c->q);
+	if (!c->co_clean && c->dirty_count == c->count_max)
+		return clean_one(c);
 	if (c->count < c->count_max) {
 		*out = slice_new(c);
 		return 0;
@@ -182,6 +208,8 @@ struct qcow2_slice *qcow2_cache_peek(struct qcow2_cache *c, u64 offset)
 void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slice *s)
 {
 	ASSERT(s->pins);
+	if (s->offset == QCOW2_NO_OFFSET)
+		return;
 	if (!s->is_dirty)
 		c->dirty_count++;
 	s->is_dirty = true;
@@ -195,4 +223,44 @@ void qcow2_cache_forget(struct qcow2_cache *c, u64 offset, u64 len)
 		if (s)
 			unhash(c, s);
 	}
+}
+
+int qcow2_cache_take_dirty(struct qcow2_cache *c, struct qcow2_slice ***out,
+			   u32 *out_count)
+{
+	struct qcow2_slice **all = malloc(sizeof(*all) * (c->count + 1));
+	u32 n = 0;
+
+	if (!all)
+		return -ENOMEM;
+	list_for_each (it, &c->lru) {
+		struct qcow2_slice *s = list_entry(it, struct qcow2_slice, lru);
+
+		if (!s->is_dirty && !s->is_writing)
+			continue;
+		s->pins++;
+		all[n++] = s;
+	}
+	*out = all;
+	*out_count = n;
+	return 0;
+}
+
+int qcow2_co_cache_write(struct qcow2_cache *c, struct qcow2_slice *s)
+{
+	int rc;
+
+	while (s->is_writing)
+		co_queue_wait(&c->q->pool, &c->loaded);
+	if (!s->is_dirty)
+		return 0;
+	s->is_dirty = false;
+	c->dirty_count--;
+	s->is_writing = true;
+	rc = qcow2_co_pwrite(c->q, s->offset, s->bytes, c->slice_bytes);
+	s->is_writing = false;
+	if (rc)
+		qcow2_cache_dirty(c, s);
+	co_queue_wake_all(&c->q->pool, &c->loaded);
+	return rc;
 }

@@ -64,7 +64,7 @@ struct qcow2_slice {
 	u64 offset; /* in the file; QCOW2_NO_OFFSET: holds nothing */
 	u32 pins;
 	int error;
-	bool is_loading, is_dirty;
+	bool is_loading, is_dirty, is_writing;
 	u8 *bytes; /* as they are in the file */
 };
 
@@ -75,7 +75,10 @@ struct qcow2_cache {
 	struct list lru; /* least recently used first */
 	struct qcow2_slice **hash;
 	u32 hash_mask;
-	struct co_queue loaded; /* someone waits for a load, or for room */
+	/* Makes room when much is dirty: for L2 tables all is written in
+	 * order. NULL: a dirty slice may be written at any time. */
+	int (*co_clean)(struct qcow2 *q);
+	struct co_queue loaded; /* someone waits for a load or a write */
 };
 
 void qcow2_cache_init(struct qcow2_cache *c, struct qcow2 *q, u64 max_bytes);
@@ -89,6 +92,25 @@ struct qcow2_slice *qcow2_cache_peek(struct qcow2_cache *c, u64 offset);
 void qcow2_cache_dirty(struct qcow2_cache *c, struct qcow2_slice *s);
 /* Forgets the slices of a table that is no more. None is pinned. */
 void qcow2_cache_forget(struct qcow2_cache *c, u64 offset, u64 len);
+/* The slices that are dirty or being written, pinned, in an array of the
+ * caller's to free. -ENOMEM. */
+int qcow2_cache_take_dirty(struct qcow2_cache *c, struct qcow2_slice ***out,
+			   u32 *out_count);
+/* Writes a pinned slice when it is dirty; it is in the file (if not yet
+ * durable) when this returns. */
+int qcow2_co_cache_write(struct qcow2_cache *c, struct qcow2_slice *s);
+
+/* ---- qcow2_set.c: clusters that hold metadata ---- */
+
+struct qcow2_set {
+	u64 *keys; /* 0: free */
+	u64 count, mask;
+};
+/* False: it is in there already. Keys are multiples of 512, not 0. */
+bool qcow2_set_add(struct qcow2_set *s, u64 key);
+void qcow2_set_del(struct qcow2_set *s, u64 key);
+bool qcow2_set_has(const struct qcow2_set *s, u64 key);
+void qcow2_set_fini(struct qcow2_set *s);
 
 /* ---- The node ---- */
 
@@ -108,6 +130,19 @@ struct qcow2_op {
 	struct qcow2_range range;
 };
 
+/* Entries of a table that are not in the file yet; first > last: none. */
+struct qcow2_dirty {
+	u64 first, last;
+};
+
+/* Clusters that nothing will refer to once the tables are durable. */
+struct qcow2_freed {
+	u64 first, count; /* cluster numbers */
+};
+
+#define QCOW2_HEADER_BYTES 104
+#define QCOW2_FREED_MAX	   4096 /* runs that wait, before a flush */
+
 struct qcow2 {
 	struct block_node node;
 	struct loop *loop;
@@ -125,7 +160,26 @@ struct qcow2 {
 
 	u64 *l1; /* as in the file, in the host's byte order */
 	u32 l1_entries;
+	struct qcow2_dirty l1_dirty;
+	struct co_mutex l1_lock;
 	struct qcow2_cache l2;
+
+	/* of a writable image */
+	u8 header[QCOW2_HEADER_BYTES]; /* its first bytes, as in the file */
+	u32 rb_bits;		       /* entries of a refcount block */
+	u64 *rt;
+	u64 rt_entries;
+	struct qcow2_dirty rt_dirty;
+	struct qcow2_cache rb;
+	struct co_mutex alloc_lock;
+	u64 next_free; /* no cluster below it is known to be free */
+	struct qcow2_set meta;
+	struct qcow2_freed *freed;
+	size_t freed_count, freed_room;
+	struct co_mutex flush_lock;
+	u64 flush_started, flush_ok;
+	bool is_marked;	 /* as corrupt, in the file */
+	bool is_changed; /* since it was opened: first_change() ran */
 
 	struct co_pool pool;
 	struct list ranges; /* granted and waiting */
@@ -191,6 +245,7 @@ enum qcow2_source {
 
 struct qcow2_extent {
 	enum qcow2_source source;
+	bool is_ours; /* FROM_FILE: may be written in place */
 	u64 bytes;
 	u64 host;  /* FROM_FILE */
 	u64 entry; /* FROM_COMPRESSED: one cluster's, or a part of it */
@@ -215,7 +270,7 @@ struct qcow2_iov {
 	const struct iovec *iov;
 	int count;
 	u64 skip;
-	struct iovec *part; /* room for QCOW2_IOV_MAX */
+	struct iovec *part; /* room for QCOW2_IOV_MAX, or the vector's */
 };
 /* The next len bytes (or fewer, when they are in too many pieces) as part;
  * returns the bytes, and sets the number of pieces. */
@@ -228,3 +283,50 @@ int qcow2_co_read_bytes(struct qcow2 *q, u64 offset, void *bytes, u64 len);
 
 /* The cluster of a compressed entry: valid until the next wait. */
 int qcow2_co_unpack(struct qcow2 *q, u64 entry, const u8 **out);
+
+/* ---- qcow2_refcount.c ---- */
+
+int qcow2_refcount_open(struct qcow2 *q, struct err *err); /* co */
+void qcow2_refcount_fini(struct qcow2 *q);
+u64 qcow2_refcount_get(const u8 *block, u64 index, u32 order);
+void qcow2_refcount_set(u8 *block, u64 index, u32 order, u64 count);
+int qcow2_co_refcount(struct qcow2 *q, u64 cluster, u64 *out);
+/* min to max clusters in a row, with a refcount of one: for data, or for
+ * tables when is_meta. -ENOSPC, -EIO. */
+int qcow2_co_alloc(struct qcow2 *q, u64 min, u64 max, bool is_meta,
+		   u64 *out_host, u64 *out_count);
+/* Takes back what was allocated and never referred to. */
+void qcow2_co_unalloc(struct qcow2 *q, u64 host, u64 clusters);
+/* [host, host + len) has one reference less, as soon as the tables are
+ * durable without it. */
+void qcow2_free_later(struct qcow2 *q, u64 host, u64 len);
+/* Applies such a list. */
+void qcow2_co_free(struct qcow2 *q, const struct qcow2_freed *freed,
+		   size_t count);
+/* Does [host, host + len) touch tables or the header? */
+bool qcow2_is_meta(const struct qcow2 *q, u64 host, u64 len);
+
+/* ---- qcow2_flush.c ---- */
+
+void qcow2_dirty_none(struct qcow2_dirty *d);
+void qcow2_dirty_add(struct qcow2_dirty *d, u64 index);
+/* Everything that completed before the call is durable. */
+int qcow2_co_flush(struct qcow2 *q);
+int qcow2_co_sync(struct qcow2 *q);
+/* Writes the header's fields from q->h. */
+int qcow2_co_header_write(struct qcow2 *q);
+
+/* ---- qcow2_write.c, qcow2_zero.c ---- */
+
+/* The L2 entry of a guest offset, to be changed: its slice pinned, its table
+ * the image's own. */
+int qcow2_co_l2_get(struct qcow2 *q, u64 offset, struct qcow2_slice **out,
+		    u32 *out_at);
+void qcow2_l2_set(struct qcow2 *q, struct qcow2_slice *s, u32 at,
+		  const struct qcow2_cluster *c);
+/* Frees what an entry refers to. */
+void qcow2_free_cluster(struct qcow2 *q, const struct qcow2_cluster *c);
+/* The caller holds the range exclusively. */
+int qcow2_co_write(struct qcow2 *q, u64 offset, u64 len, struct qcow2_iov *v);
+int qcow2_co_write_zeroes(struct qcow2 *q, u64 offset, u64 len, bool may_unmap);
+int qcow2_co_discard(struct qcow2 *q, u64 offset, u64 len);

@@ -112,10 +112,12 @@ static bool extend(const struct qcow2 *q, const struct qcow2_cluster *c,
 	if (!out->bytes) {
 		out->source = first;
 		out->host = c->host + in_cluster;
+		out->is_ours = c->is_ours;
 		out->entry = c->entry;
 	} else if (first != out->source || first == QCOW2_FROM_COMPRESSED ||
 		   (first == QCOW2_FROM_FILE &&
-		    out->host + out->bytes != c->host)) {
+		    (out->host + out->bytes != c->host ||
+		     out->is_ours != c->is_ours))) {
 		return false;
 	}
 	for (; sub < q->sub_count; sub++) {
