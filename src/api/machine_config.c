@@ -48,12 +48,25 @@ static const char *const network_words[] = {"user", "none", NULL};
 #define STR(s, m) .type = FIELD_STR, AT(s, m), \
 	.max = sizeof(((struct s *)0)->m)
 
+static void layer_init(void *element);
+
+static const struct field layer_fields[] = {
+	{"fd", FIELD_FD, AT(api_layer, fd), .doc = "the file, locked"},
+	{"format", STR(api_layer, format), .doc = "its format: raw or qcow2"},
+	{0},
+};
+
 static const struct field disk_fields[] = {
 	{"fd", FIELD_FD, AT(api_disk, fd), .doc = "the image, locked"},
-	{"format", STR(api_disk, format), .doc = "image format: raw"},
+	{"format", STR(api_disk, format), .doc = "image format: raw or qcow2"},
 	{"readonly", FIELD_BOOL, AT(api_disk, is_read_only),
 	 .doc = "the guest cannot write it"},
 	{"serial", STR(api_disk, serial), .doc = "virtio-blk serial"},
+	{"layers", FIELD_ARRAY, AT(api_disk, layers), .max = API_LAYERS_MAX,
+	 .elements = layer_fields, .element_bytes = sizeof(struct api_layer),
+	 .count_offset = offsetof(struct api_disk, layer_count),
+	 .element_init = layer_init,
+	 .doc = "the files that the image is an overlay of, nearest first"},
 	{0},
 };
 
@@ -128,6 +141,15 @@ static const struct field config_fields[] = {
 	{0},
 };
 /* clang-format on */
+
+static void layer_init(void *element)
+{
+	struct api_layer *l = element;
+
+	memset(l, 0, sizeof(*l));
+	l->fd = -1;
+	strcpy(l->format, "raw");
+}
 
 static void disk_init(void *element)
 {
@@ -345,6 +367,11 @@ static int read_object(struct walk *w, const struct field *fields,
 	return 0;
 }
 
+static bool is_disk_format(const char *word)
+{
+	return !strcmp(word, "raw") || !strcmp(word, "qcow2");
+}
+
 int api_machine_config_check(const struct api_machine_config *c,
 			     struct err *err)
 {
@@ -369,8 +396,16 @@ int api_machine_config_check(const struct api_machine_config *c,
 		if (c->disks[i].fd < 0)
 			return bad(&w, path, "is missing");
 		snprintf(path, sizeof(path), "disks[%u].format", i);
-		if (strcmp(c->disks[i].format, "raw") != 0)
-			return bad(&w, path, "must be 'raw'");
+		if (!is_disk_format(c->disks[i].format))
+			return bad(&w, path, "must be 'raw' or 'qcow2'");
+		snprintf(path, sizeof(path), "disks[%u].layers", i);
+		for (u32 j = 0; j < c->disks[i].layer_count; j++) {
+			const struct api_layer *l = &c->disks[i].layers[j];
+
+			if (l->fd < 0 || !is_disk_format(l->format))
+				return bad(&w, path,
+					   "needs a file and a format each");
+		}
 	}
 	for (u32 i = 0; i < c->forward_count; i++) {
 		if (!c->forwards[i].host_port || !c->forwards[i].guest_port)

@@ -24,11 +24,21 @@ enum api_engine { API_ENGINE_AUTO, API_ENGINE_SOFT, API_ENGINE_KVM };
 enum api_console { API_CONSOLE_SERIAL, API_CONSOLE_VIRTIO };
 enum api_network { API_NETWORK_USER, API_NETWORK_NONE };
 
+#define API_LAYERS_MAX 31
+
+/* A file below an overlay. */
+struct api_layer {
+	int fd; /* opened for reading and locked by the sender */
+	char format[16];
+};
+
 struct api_disk {
 	int fd;		 /* opened and locked by the sender */
-	char format[16]; /* "raw" */
+	char format[16]; /* "raw", "qcow2" */
 	bool is_read_only;
 	char serial[21]; /* virtio-blk serial; "" for none */
+	u32 layer_count; /* nearest first */
+	struct api_layer layers[API_LAYERS_MAX];
 };
 
 struct api_forward {
@@ -55,12 +65,12 @@ struct api_machine_config {
 	u32 forward_count;
 	struct api_forward forwards[API_FORWARDS_MAX];
 
-	bool debug_exit;   /* port 0xf4 ends the machine */
-	bool test_devices; /* fw_cfg and the test devices */
+	bool debug_exit;    /* port 0xf4 ends the machine */
+	bool test_devices;  /* fw_cfg and the test devices */
 	u32 lockstep_every; /* compare the engine's tiers; 0: no */
-	bool no_reboot;	   /* a reset ends the machine */
-	bool no_sandbox;   /* for diagnosis: no system call filter */
-	int debugcon_fd;   /* gets the bytes written to port 0xe9 */
+	bool no_reboot;	    /* a reset ends the machine */
+	bool no_sandbox;    /* for diagnosis: no system call filter */
+	int debugcon_fd;    /* gets the bytes written to port 0xe9 */
 
 	/* Which device the console is: the first serial port (ttyS0) or
 	 * virtio-console (hvc0). */

@@ -445,11 +445,14 @@ void qcow2_free_later(struct qcow2 *q, u64 host, u64 len)
 {
 	u64 first = host >> q->cluster_bits;
 	u64 count = ((host + len - 1) >> q->cluster_bits) - first + 1;
-	struct qcow2_freed *last = q->freed + q->freed_count - 1;
+	struct qcow2_freed *last;
 
-	if (q->freed_count && last->first + last->count == first) {
-		last->count += count;
-		return;
+	if (q->freed_count) {
+		last = &q->freed[q->freed_count - 1];
+		if (last->first + last->count == first) {
+			last->count += count;
+			return;
+		}
 	}
 	if (q->freed_count == q->freed_room) {
 		q->freed_room = q->freed_room * 2 + 64;

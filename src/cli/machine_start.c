@@ -17,6 +17,7 @@
 #include <arpa/inet.h>
 
 #include "api/machine_config.h"
+#include "block/chain.h"
 #include "cli/image.h"
 #include "cli/machine.h"
 #include "os/spawn.h"
@@ -82,6 +83,60 @@ static int pass_file(struct start *s, const char *path, const char *what,
 	return *out_index < 0 ? err_sys(err, *out_index, "too many files") : 0;
 }
 
+struct disk_option {
+	const char *path;
+	bool is_qcow2;
+	bool is_read_only;
+	bool backing_anywhere;
+};
+
+/* The files of a chain, the top first. */
+static int pass_chain(struct start *s, struct block_chain *c,
+		      struct api_disk *d)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < c->count && rc >= 0; i++) {
+		struct api_layer *l = i ? &d->layers[i - 1] : NULL;
+
+		rc = pass_fd(s, c->files[i].fd);
+		c->files[i].fd = -1; /* pass_fd closes what it cannot take */
+		if (l) {
+			l->fd = rc;
+			strcpy(l->format, c->files[i].format);
+		} else {
+			d->fd = rc;
+		}
+	}
+	d->layer_count = (u32)c->count - 1;
+	return rc < 0 ? rc : 0;
+}
+
+static int pass_qcow2(struct start *s, const struct disk_option *o,
+		      struct err *err)
+{
+	struct api_disk *d = &s->config.disks[s->config.disk_count];
+	struct block_chain c;
+	int rc;
+
+	if (s->config.disk_count == API_DISKS_MAX)
+		return err_set(err, -E2BIG, "more than %d disks",
+			       API_DISKS_MAX);
+	rc = block_chain_open(o->path, "qcow2", o->is_read_only,
+			      o->backing_anywhere, &c, err);
+	if (rc)
+		return rc;
+	memset(d, 0, sizeof(*d));
+	strcpy(d->format, "qcow2");
+	d->is_read_only = o->is_read_only;
+	rc = pass_chain(s, &c, d);
+	block_chain_close(&c);
+	if (rc)
+		return err_sys(err, rc, "add disk '%s'", o->path);
+	s->config.disk_count++;
+	return 0;
+}
+
 static int pass_disk(struct start *s, const char *path, bool is_read_only,
 		     struct err *err)
 {
@@ -104,26 +159,35 @@ static int pass_disk(struct start *s, const char *path, bool is_read_only,
 	return 0;
 }
 
-/* FILE[,format=raw][,readonly] */
+/* FILE[,format=raw|qcow2][,readonly][,backing=any] */
 static int add_disk_option(struct start *s, const char *text, struct err *err)
 {
-	char copy[OS_PATH_MAX], *save = NULL, *path, *word;
-	bool is_read_only = false;
+	char copy[OS_PATH_MAX], *save = NULL, *word;
+	struct disk_option o = {0};
 
 	snprintf(copy, sizeof(copy), "%s", text);
-	path = strtok_r(copy, ",", &save);
+	o.path = strtok_r(copy, ",", &save);
 	while ((word = strtok_r(NULL, ",", &save))) {
 		if (strcmp(word, "readonly") == 0)
-			is_read_only = true;
-		else if (strcmp(word, "format=raw") != 0)
+			o.is_read_only = true;
+		else if (strcmp(word, "format=qcow2") == 0)
+			o.is_qcow2 = true;
+		else if (strcmp(word, "backing=any") == 0)
+			o.backing_anywhere = true;
+		else if (strcmp(word, "format=raw") == 0)
+			o.is_qcow2 = false;
+		else
 			return err_set(err, -EINVAL,
 				       "disk '%s': '%s' is not known (format="
-				       "raw, readonly)",
+				       "raw, format=qcow2, readonly, "
+				       "backing=any)",
 				       text, word);
 	}
-	if (!path)
+	if (!o.path)
 		return err_set(err, -EINVAL, "disk '%s': no file named", text);
-	return pass_disk(s, path, is_read_only, err);
+	if (o.is_qcow2)
+		return pass_qcow2(s, &o, err);
+	return pass_disk(s, o.path, o.is_read_only, err);
 }
 
 /* [udp:][ADDR:]HOST:GUEST */

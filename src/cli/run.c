@@ -20,7 +20,7 @@ const struct cli_option run_options[] = {
 	{"name", CLI_TEXT, AT(name), "NAME", "the machine's name; keeps its disk"},
 	{"cpus", CLI_COUNT, AT(cpus), "N", "virtual CPUs (1)"},
 	{"memory", CLI_SIZE, AT(memory_bytes), "SIZE", "guest memory (1G)"},
-	{"disk", CLI_LIST, AT(disks), "FILE[,format=raw][,readonly]",
+	{"disk", CLI_LIST, AT(disks), "FILE[,format=raw|qcow2][,readonly][,backing=any]",
 	 "add a disk"},
 	{"network", CLI_TEXT, AT(network), "user|none", "network (user)"},
 	{"forward", CLI_LIST, AT(forwards), "[udp:]HOST:GUEST",

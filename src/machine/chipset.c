@@ -244,7 +244,9 @@ int chipset_add_disks(struct machine *m, struct err *err)
 		int rc;
 
 		d->fd = -1; /* the node's from here, also on failure */
+		d->how.layers = d->layers;
 		rc = block_open_fd(m->loop, fd, &d->how, &m->disks[i], err);
+		d->how.layer_count = 0;
 		snprintf(name, sizeof(name), "disk%u", (unsigned)i);
 		if (rc == 0) {
 			blk.at = attach(m, name);

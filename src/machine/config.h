@@ -23,6 +23,7 @@ enum machine_engine {
 struct machine_disk {
 	int fd;
 	struct block_open how;
+	struct block_layer layers[BLOCK_LAYERS_MAX]; /* how.layers */
 	char serial[21]; /* "" for none */
 };
 

@@ -200,13 +200,20 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
+static void close_disk(struct machine_disk *d)
+{
+	close_fd(&d->fd);
+	for (size_t i = 0; i < d->how.layer_count; i++)
+		close_fd(&d->layers[i].fd);
+}
+
 static void disks_close(struct machine *m)
 {
 	for (size_t i = 0; i < m->cfg.disk_count; i++) {
 		if (m->disks[i])
 			block_close(m->disks[i]);
 		else
-			close_fd(&m->cfg.disks[i].fd);
+			close_disk(&m->cfg.disks[i]);
 	}
 }
 

@@ -42,6 +42,11 @@ static int disks_from_api(const struct api_machine_config *api, int *fds,
 		d->how.format = a->format; /* config outlives the machine */
 		d->how.is_read_only = a->is_read_only;
 		d->how.cache = BLOCK_WRITEBACK;
+		d->how.layer_count = a->layer_count;
+		for (u32 j = 0; j < a->layer_count; j++)
+			d->layers[j] = (struct block_layer){
+				take_fd(fds, a->layers[j].fd),
+				a->layers[j].format};
 		snprintf(d->serial, sizeof(d->serial), "%s", a->serial);
 		out->disk_count++;
 	}
