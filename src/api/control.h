@@ -135,8 +135,10 @@ struct control_status {
 	u64 uptime_ns;
 	u64 cpu_ns; /* host CPU time of the process */
 	u64 instructions;
+	/* Memory of the process, pages that it has mapped twice counted
+	 * once; and the part of it that is guest RAM. */
 	u64 resident_bytes;
-	u64 guest_resident_bytes; /* part of it that is guest RAM */
+	u64 guest_resident_bytes;
 };
 json_t *control_status_to_json(const struct control_status *st);
 int control_status_from_json(const json_t *obj, struct control_status *out,

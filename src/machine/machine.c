@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -430,7 +431,11 @@ int machine_vsock_listen(struct machine *m, u32 port)
 
 void machine_info(struct machine *m, struct machine_info *out)
 {
+	struct stat st;
+
 	memset(out, 0, sizeof(*out));
+	if (fstat(m->ram.fd, &st) == 0)
+		out->ram_used_bytes = (u64)st.st_blocks * 512;
 	out->engine = m->engine->name;
 	snprintf(out->engine_reason, sizeof(out->engine_reason), "%s",
 		 m->engine_reason);

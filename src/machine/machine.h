@@ -64,6 +64,7 @@ struct machine_info {
 	const char *engine;	 /* "soft" */
 	char engine_reason[256]; /* why it was chosen */
 	u64 cpu_ns;		 /* of the whole process */
+	u64 ram_used_bytes;	 /* what the host has given for guest RAM */
 	struct engine_stat stats[128];
 	size_t stat_count;
 };

@@ -56,12 +56,12 @@ static int method_status(struct vmm *v, struct client *c, json_t *params,
 		.memory_bytes = v->config.memory_bytes,
 		.pid = getpid(),
 		.uptime_ns = clock_mono_ns() - v->started_ns,
-		.resident_bytes = vmm_status_kib(v, "VmRSS") * KIB,
-		.guest_resident_bytes = vmm_status_kib(v, "RssShmem") * KIB,
 	};
 
 	machine_info(v->machine, &info);
 	st.cpu_ns = info.cpu_ns;
+	st.guest_resident_bytes = info.ram_used_bytes;
+	st.resident_bytes = info.ram_used_bytes + vmm_own_kib(v, &info) * KIB;
 	st.instructions = stat_value(&info, "instructions");
 	snprintf(st.state, sizeof(st.state), "%s",
 		 machine_is_running(v->machine) ? "running" : "stopped");

@@ -24,6 +24,22 @@ u64 vmm_status_kib(const struct vmm *v, const char *name)
 	return kib;
 }
 
+/* Generated code lies in shared memory that is mapped twice: RssShmem counts
+ * it double, and guest RAM with it. */
+u64 vmm_code_kib(const struct machine_info *info)
+{
+	for (size_t i = 0; i < info->stat_count; i++)
+		if (strcmp(info->stats[i].name, "code-bytes") == 0)
+			return info->stats[i].value / KIB;
+	return 0;
+}
+
+u64 vmm_own_kib(const struct vmm *v, const struct machine_info *info)
+{
+	return vmm_status_kib(v, "RssAnon") + vmm_status_kib(v, "RssFile") +
+	       vmm_code_kib(info);
+}
+
 void vmm_log_statistics(struct vmm *v)
 {
 	struct machine_info info;
@@ -37,10 +53,12 @@ void vmm_log_statistics(struct vmm *v)
 	buf_printf(&line,
 		   ", \"resident-anon-kib\": %llu"
 		   ", \"resident-file-kib\": %llu"
+		   ", \"resident-code-kib\": %llu"
 		   ", \"resident-guest-kib\": %llu",
 		   (unsigned long long)vmm_status_kib(v, "RssAnon"),
 		   (unsigned long long)vmm_status_kib(v, "RssFile"),
-		   (unsigned long long)vmm_status_kib(v, "RssShmem"));
+		   (unsigned long long)vmm_code_kib(&info),
+		   (unsigned long long)(info.ram_used_bytes / KIB));
 	for (size_t i = 0; i < info.stat_count; i++)
 		buf_printf(&line, ", \"%s\": %llu", info.stats[i].name,
 			   (unsigned long long)info.stats[i].value);

@@ -62,6 +62,10 @@ json_t *ready_event(const struct vmm *v); /* "agent-ready" */
 
 /* statistics.c */
 u64 vmm_status_kib(const struct vmm *v, const char *field);
+struct machine_info;
+u64 vmm_code_kib(const struct machine_info *info); /* generated code */
+/* What the process holds beside guest RAM. */
+u64 vmm_own_kib(const struct vmm *v, const struct machine_info *info);
 void vmm_log_statistics(struct vmm *v);
 json_t *vmm_statistics(struct vmm *v); /* the answer to "statistics" */
 
