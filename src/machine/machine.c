@@ -67,10 +67,10 @@ static int ram_create(struct machine *m, struct err *err)
 
 /* ---- engine ---- */
 
-/* A third of what a boot runs, it runs no more often than that; a translation
- * costs as much as some runs in the interpreter. docs/notes/translator-speed.md
- * has the measurements. */
-#define TRANSLATE_AFTER 4
+/* Near half of the code that a boot runs, it runs no more often than that; a
+ * translation costs as much as some runs in the interpreter, and memory.
+ * docs/notes/translator-speed.md has the measurements. */
+#define TRANSLATE_AFTER 8
 
 static int engine_create(struct machine *m, struct err *err)
 {

@@ -65,6 +65,8 @@ static void reset_counts(struct xlat *x)
 {
 	x->code_next = XLAT_THUNK_BYTES;
 	x->cold_next = (u32)XLAT_COLD_START(x->code.size);
+	x->code_ready = x->code_next;
+	x->cold_ready = x->cold_next;
 	x->reserved_end = x->reserved_cold_end = 0;
 	x->link_count = 0;
 	x->fault_count = 0;
@@ -187,6 +189,22 @@ struct slots *xlat_slots_of(struct xlat *x, gpa_t gpa)
 	return slots_wanted(&x->slots, gpa) ? &x->slots : NULL;
 }
 
+#define POPULATE_BYTES (64 * KIB) /* a power of two */
+
+/* Has memory for a block or so behind `next`, of that up to `end`. */
+static void populate(struct xlat *x, u32 *ready, u32 next, u32 end)
+{
+	u32 to;
+
+	if (likely(next + KIB <= *ready))
+		return;
+	to = MIN(ALIGN_UP(next + KIB, POPULATE_BYTES), end);
+	if (to > *ready)
+		soft_codemem_populate(&x->code, *ready & ~(u32)(PAGE_BYTES - 1),
+				      to - (*ready & ~(u32)(PAGE_BYTES - 1)));
+	*ready = MAX(to, *ready);
+}
+
 u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_faults)
 {
 	if (max_code > XLAT_COLD_START(x->code.size) - x->code_next ||
@@ -194,6 +212,9 @@ u32 xlat_reserve(struct xlat *x, u32 max_code, u32 max_cold, u32 max_faults)
 	    max_faults > XLAT_FAULTS_MAX - x->fault_count ||
 	    atomic_load(&x->block_count) == XLAT_BLOCKS_MAX)
 		return 0;
+	populate(x, &x->code_ready, x->code_next,
+		 (u32)XLAT_COLD_START(x->code.size));
+	populate(x, &x->cold_ready, x->cold_next, (u32)x->code.size);
 	x->reserved_end = x->code_next + max_code;
 	x->reserved_cold_end = x->cold_next + max_cold;
 	return x->code_next;

@@ -37,6 +37,9 @@
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10u
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; older hosts fault as before */
+#endif
 
 /* Read by the signal handler: start first, then the end; 0 is free. */
 static struct {
@@ -192,6 +195,11 @@ void soft_codemem_close(struct soft_codemem *m)
 	atomic_store(&soft_code_maps[m->map_index].owner, NULL);
 	atomic_store(&soft_code_maps[m->map_index].start, 0);
 	unmap(m);
+}
+
+void soft_codemem_populate(struct soft_codemem *m, size_t off, size_t len)
+{
+	(void)madvise(m->rw + off, len, MADV_POPULATE_WRITE);
 }
 
 void soft_codemem_discard(struct soft_codemem *m, size_t off, size_t len)

@@ -22,6 +22,9 @@ int soft_codemem_open(struct soft_codemem *m, size_t size, struct err *err);
 /* Says whose code it is, for soft_code_owner(). */
 void soft_codemem_set_owner(struct soft_codemem *m, void *owner);
 void soft_codemem_close(struct soft_codemem *m);
+/* Whole pages that will be written soon: one call of the host instead of a
+ * fault for each. */
+void soft_codemem_populate(struct soft_codemem *m, size_t off, size_t len);
 /* Gives whole pages [off, off + len) back to the host; they read as zeroes. */
 void soft_codemem_discard(struct soft_codemem *m, size_t off, size_t len);
 

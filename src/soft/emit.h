@@ -92,6 +92,22 @@ static inline void e_bytes(struct emit *e, const u8 *p, unsigned n)
 		e_b(e, p[i]);
 }
 
+/* Code that is the same each time, but for a field or two. */
+struct canned {
+	u8 bytes[64];
+	u8 n;		 /* 0: not made yet */
+	u8 size, target; /* where a size and a rel32 stand */
+};
+static inline void e_canned(struct emit *e, const struct canned *c)
+{
+	if (unlikely(e->end - e->pos < sizeof(c->bytes))) {
+		e_bytes(e, c->bytes, c->n);
+		return;
+	}
+	memcpy(e->rw + e->pos, c->bytes, sizeof(c->bytes));
+	e->pos += c->n;
+}
+
 /* A memory operand [base + index * 2^scale + disp], optionally of GS. */
 struct emem {
 	u8 base, index; /* H_NONE: none; index is never RSP */

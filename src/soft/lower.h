@@ -82,6 +82,9 @@ struct lower {
 	struct xlat_fault faults[LOWER_FAULTS];
 	struct cold colds[LOWER_COLDS];
 	struct groups g; /* of t */
+	/* By is_user; by is_user, is_write, and whether to S1. Zeroed at first,
+	 * then kept from block to block. */
+	struct canned probes[2], lookups[2][2][2];
 };
 
 /* ---- lower.c ---- */

@@ -24,15 +24,11 @@ static struct emem jc_field(const struct lower *l, i32 field)
 	return m;
 }
 
-void lower_probe(struct lower *l)
+static void make_probe(const struct lower *l, struct canned *c)
 {
-	struct emit *e = &l->e;
+	struct emit canned = {.rw = c->bytes, .end = sizeof(c->bytes)};
+	struct emit *e = &canned;
 
-	if (l->t->key & XLAT_KEY_LOCKSTEP) {
-		e_mov_ri(e, S1, XLAT_EXIT_LOOKUP);
-		e_jmp(e, l->thunks[XT_EXIT_VA]);
-		return;
-	}
 	e_mov(e, 8, S1, S0);
 	e_alu_ri(e, 8, ALU_AND, S1, -(i32)PAGE_BYTES);
 	e_store(e, 8, m_env(ENV_OFF(pcbase)), S1);
@@ -42,9 +38,28 @@ void lower_probe(struct lower *l)
 	e_shift_ri(e, 4, 4, S1, 4);
 	e_alu_rm(e, 8, ALU_CMP, S0,
 		 jc_field(l, offsetof(struct soft_jc_entry, va)));
-	e_jcc(e, CC_NE, l->thunks[XT_JC_MISS]);
+	c->target = (u8)e_jcc(e, CC_NE, 0);
 	e_op_rm(e, 4, 0xff, 4,
 		jc_field(l, offsetof(struct soft_jc_entry, host)));
+	ASSERT(!e->is_full);
+	c->n = (u8)e->pos;
+}
+
+void lower_probe(struct lower *l)
+{
+	struct canned *c = &l->probes[l->is_user];
+	struct emit *e = &l->e;
+	u32 start = e->pos;
+
+	if (l->t->key & XLAT_KEY_LOCKSTEP) {
+		e_mov_ri(e, S1, XLAT_EXIT_LOOKUP);
+		e_jmp(e, l->thunks[XT_EXIT_VA]);
+		return;
+	}
+	if (!c->n)
+		make_probe(l, c);
+	e_canned(e, c);
+	e_patch(e, start + c->target, l->thunks[XT_JC_MISS]);
 	l->flags_in_regs = false;
 }
 

@@ -175,58 +175,91 @@ static struct emem slot_field(u32 slot, i32 field)
 	return m;
 }
 
-/* Where an access finds its page. */
+/* The fields of an entry, or of a slot. */
 struct place {
 	struct emem tag, hva;
-	u32 slot; /* 0: in the TLB */
 };
 
-static struct place place_of(struct lower *l, bool is_write)
+/* From SUB on. `c` gets where its fields stand. */
+static void emit_check(struct emit *e, struct place p, unsigned size,
+		       unsigned to, struct canned *c)
 {
+	e_alu_rm(e, 8, ALU_SUB, S0, p.tag);
+	e_alu_ri(e, 8, ALU_CMP, S0, (i32)(PAGE_BYTES - size));
+	c->size = (u8)(e->pos - 4);
+	c->target = (u8)e_jcc(e, CC_A, 0);
+	if (to == S0) {
+		e_alu_rm(e, 8, ALU_ADD, S0, p.hva);
+	} else {
+		e_load(e, 8, S1, p.hva);
+		e_alu_rr(e, 8, ALU_ADD, S1, S0);
+	}
+	ASSERT(!e->is_full);
+	c->n = (u8)e->pos;
+}
+
+static void make_lookup(const struct lower *l, bool is_write, unsigned to,
+			struct canned *c)
+{
+	struct emit e = {.rw = c->bytes, .end = sizeof(c->bytes)};
 	i32 tag = is_write ? offsetof(struct soft_tlb_entry, tag_w)
 			   : offsetof(struct soft_tlb_entry, tag_r);
-	struct place p = {.slot = 0};
+	struct place p = {
+		tlb_field(l, tag),
+		tlb_field(l, offsetof(struct soft_tlb_entry, hva_page)),
+	};
 
-	if (l->slots && l->is_user)
-		p.slot = slots_take(l->slots, is_write,
-				    l->t->page + l->i->off, l->block);
-	if (p.slot) {
-		p.tag = slot_field(p.slot, offsetof(struct soft_slot, tag));
-		p.hva = slot_field(p.slot,
-				   offsetof(struct soft_slot, hva_page));
-		return p;
-	}
-	e_rorx(&l->e, S1, S0, 7, l->has_bmi2);
-	e_alu_ri(&l->e, 4, ALU_AND, S1, (SOFT_TLB_ENTRIES - 1) << 5);
-	p.tag = tlb_field(l, tag);
-	p.hva = tlb_field(l, offsetof(struct soft_tlb_entry, hva_page));
-	return p;
+	e_rorx(&e, S1, S0, 7, l->has_bmi2);
+	e_alu_ri(&e, 4, ALU_AND, S1, (SOFT_TLB_ENTRIES - 1) << 5);
+	emit_check(&e, p, 1, to, c);
+}
+
+static void make_slot_lookup(u32 slot, unsigned to, struct canned *c)
+{
+	struct emit e = {.rw = c->bytes, .end = sizeof(c->bytes)};
+	struct place p = {
+		slot_field(slot, offsetof(struct soft_slot, tag)),
+		slot_field(slot, offsetof(struct soft_slot, hva_page)),
+	};
+
+	emit_check(&e, p, 1, to, c);
+}
+
+/* The offset of the slot that the access looks into; 0: into the TLB. */
+static u32 slot_of(struct lower *l, bool is_write)
+{
+	if (!l->slots || !l->is_user)
+		return 0;
+	return slots_take(l->slots, is_write, l->t->page + l->i->off, l->block);
 }
 
 static struct cold *emit_lookup(struct lower *l, bool is_write, unsigned size,
 				unsigned to, unsigned kind)
 {
-	u32 back = l->e.pos;
-	struct place p = place_of(l, is_write);
-	struct cold *c;
+	struct canned *c = &l->lookups[l->is_user][is_write][to == S1];
+	u32 back = l->e.pos, slot = slot_of(l, is_write);
+	struct canned by_slot;
+	struct cold *cold;
 
 	if (!size || size > GROUP_SPAN)
 		l->is_refused = true;
-	e_alu_rm(&l->e, 8, ALU_SUB, S0, p.tag);
-	e_alu_ri(&l->e, 8, ALU_CMP, S0, (i32)(PAGE_BYTES - size));
-	c = lower_cold(l, kind, e_jcc(&l->e, CC_A, 0));
-	c->arg = is_write;
-	c->back = back;
-	c->slot = p.slot;
-	if (to == S0) {
-		e_alu_rm(&l->e, 8, ALU_ADD, S0, p.hva);
-	} else {
-		e_load(&l->e, 8, S1, p.hva);
-		e_alu_rr(&l->e, 8, ALU_ADD, S1, S0);
+	if (slot) {
+		c = &by_slot;
+		memset(c, 0, sizeof(*c));
+		make_slot_lookup(slot, to, c);
+	} else if (!c->n) {
+		make_lookup(l, is_write, to, c);
 	}
+	e_canned(&l->e, c);
+	if (!l->e.is_full)
+		st_le32(l->e.rw + back + c->size, PAGE_BYTES - size);
+	cold = lower_cold(l, kind, back + c->target);
+	cold->arg = is_write;
+	cold->back = back;
+	cold->slot = slot;
 	l->flags_in_regs = false;
 	l->s0_group = GROUP_NONE;
-	return c;
+	return cold;
 }
 
 void lower_lookup(struct lower *l, bool is_write, unsigned size, unsigned to)

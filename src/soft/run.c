@@ -18,7 +18,6 @@
  */
 #include <stdlib.h>
 
-#include "base/clock.h"
 #include "soft/access.h"
 #include "soft/lockstep.h"
 #include "soft/lower.h"
@@ -276,17 +275,17 @@ static bool translate(struct vcpu *v, gva_t va)
 	if (!soft_fetch_page(v, va) || !soft_exec_gpa_leaf(v, va, &gpa))
 		return false;
 	if (!v->scratch)
-		v->scratch = malloc(sizeof(*v->scratch));
+		v->scratch = calloc(1, sizeof(*v->scratch));
 	if (!v->scratch)
 		return false;
 	for (int i = 0; i < 2; i++) {
-		u64 start = clock_mono_ns();
+		u64 start = soft_host_tsc();
 
 		xlat_lock(x);
 		ok = translate_locked(v, v->scratch, va, gpa, &is_full);
 		xlat_unlock(x);
 		v->stats.translations++;
-		v->stats.translate_ns += clock_mono_ns() - start;
+		v->stats.translate_tsc += soft_host_tsc() - start;
 		if (!is_full)
 			return ok;
 		flush_all(v);

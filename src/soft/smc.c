@@ -387,7 +387,9 @@ bool smc_protect_lines(struct vcpu *v, gpa_t page, u64 bits)
 
 	if (!p || !bits)
 		return true;
-	atomic_fetch_or(&p->code, bits);
+	/* For lines that are there already the others have been asked. */
+	if (bits & ~atomic_load(&p->code))
+		atomic_fetch_or(&p->code, bits);
 	writers = atomic_load(&p->writers);
 	if (writers & own) {
 		drop_tags(v, page, false);

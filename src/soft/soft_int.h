@@ -210,7 +210,7 @@ struct vcpu {
 	struct soft_vcpu_stats {
 		u64 tlb_misses, mmio, pio, exceptions, interrupts, halts,
 			icache_misses, stub_misses, cr3_writes, translations,
-			translate_ns, refusals, xlat_exits[4], jc_misses,
+			translate_tsc, refusals, xlat_exits[4], jc_misses,
 			lockstep_checks, lockstep_skips, pauses, yields,
 			slot_misses;
 	} stats;

@@ -65,7 +65,7 @@ static const struct {
 	     "of them those that could not be compared to their end"),
 	VCPU("translator", "translations", stats.translations,
 	     "times that guest code was translated"),
-	VCPU_IN("translator", "translation-time", stats.translate_ns, NS,
+	VCPU_IN("translator", "translation-time", stats.translate_tsc, NS,
 		"time that it took"),
 	VCPU("translator", "refusals", stats.refusals,
 	     "instructions left to the interpreter while translating"),
@@ -94,7 +94,8 @@ static const struct {
 	     "blocks whose code had changed unseen"),
 };
 
-static u64 vcpu_sum(struct engine_vm *vm, size_t offset)
+/* Times are counted in ticks of the host's TSC. */
+static u64 vcpu_sum(struct engine_vm *vm, size_t offset, bool is_time)
 {
 	u64 sum = 0;
 
@@ -102,7 +103,7 @@ static u64 vcpu_sum(struct engine_vm *vm, size_t offset)
 		if (vm->vcpus[i])
 			sum += *(const u64 *)((const u8 *)vm->vcpus[i] +
 					      offset);
-	return sum;
+	return is_time ? soft_muldiv(sum, 1000000, vm->tsc_khz) : sum;
 }
 
 size_t soft_stats(struct engine_vm *vm, struct engine_stat *out, size_t n)
@@ -116,10 +117,12 @@ size_t soft_stats(struct engine_vm *vm, struct engine_stat *out, size_t n)
 		if (rows[i].is_xlat && !vm->xlat)
 			continue;
 		out[count] = rows[i].stat;
-		out[count++].value = rows[i].is_xlat
-					     ? *(const u64 *)((const u8 *)&xs +
-							      rows[i].offset)
-					     : vcpu_sum(vm, rows[i].offset);
+		out[count++].value =
+			rows[i].is_xlat
+				? *(const u64 *)((const u8 *)&xs +
+						 rows[i].offset)
+				: vcpu_sum(vm, rows[i].offset,
+					   rows[i].stat.unit == ENGINE_STAT_NS);
 	}
 	return count;
 }

@@ -61,7 +61,8 @@ struct xlat {
 	_Atomic u8 *warmths;
 	_Atomic u32 lock; /* 0 free, 1 taken, 2 taken and waited for */
 	struct soft_codemem code;
-	u32 code_next, cold_next; /* offsets of the first free bytes */
+	u32 code_next, cold_next;   /* offsets of the first free bytes */
+	u32 code_ready, cold_ready; /* up to there memory is populated */
 	u32 reserved_end, reserved_cold_end; /* of the reservations there */
 	_Atomic u32 *heads;		     /* hash: block indexes */
 	struct xlat_set *sets;
