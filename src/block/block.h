@@ -68,6 +68,9 @@ struct block_open {
 	/* Opens an overlay without the files below it: what they would give
 	 * is an error (-ENOMEDIUM). To look at the image itself. */
 	bool is_alone;
+	/* Opens a qcow2 image for writing although it is marked as damaged:
+	 * for qcow2_check(). */
+	bool is_repair;
 };
 
 /* Takes ownership of fd (already opened and locked by the caller), also when

@@ -482,16 +482,26 @@ static void set_geometry(struct qcow2 *q)
 	q->l2.co_clean = qcow2_co_flush;
 }
 
-static int open_writable(struct qcow2 *q, struct err *err)
+static int open_writable(struct qcow2 *q, bool is_repair, struct err *err)
 {
-	if (q->h.incompatible & QCOW2_INCOMPAT_CORRUPT)
+	struct qcow2_check check = {0};
+	int rc;
+
+	if ((q->h.incompatible & QCOW2_INCOMPAT_CORRUPT) && !is_repair)
 		return err_set(err, -EINVAL,
 			       "the image is marked as corrupt: repair it "
 			       "first");
-	if (q->h.incompatible & QCOW2_INCOMPAT_DIRTY)
-		return err_set(err, -EINVAL,
-			       "the image was not closed: repair it first");
-	return qcow2_refcount_open(q, err);
+	rc = qcow2_refcount_open(q, err);
+	if (rc || is_repair || !(q->h.incompatible & QCOW2_INCOMPAT_DIRTY))
+		return rc;
+	/* Someone who keeps counts lazily did not close it. */
+	rc = qcow2_co_check(q, true, &check);
+	if (rc)
+		return err_sys(err, rc, "repair the image's counts");
+	if (check.corruptions)
+		return err_set(err, -EINVAL, "the image is damaged: %s",
+			       check.first);
+	return 0;
 }
 
 struct open {
@@ -517,7 +527,7 @@ static int open_main(struct qcow2 *q, void *opaque)
 			       q->h.backing_name);
 	rc = load_l1(q, o->err);
 	if (!rc && !o->how->is_read_only)
-		rc = open_writable(q, o->err);
+		rc = open_writable(q, o->how->is_repair, o->err);
 	return rc;
 }
 
@@ -575,6 +585,11 @@ int qcow2_open(struct loop *loop, struct block_node *file,
 	}
 	*out_node = &q->node;
 	return 0;
+}
+
+bool qcow2_is_node(const struct block_node *node)
+{
+	return node->ops == &qcow2_ops;
 }
 
 const struct qcow2_header *qcow2_header_of(const struct block_node *node)

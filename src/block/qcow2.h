@@ -82,3 +82,35 @@ struct qcow2_create {
  * bytes than the clusters can address. */
 int qcow2_create(struct loop *loop, struct block_node *file,
 		 const struct qcow2_create *o, struct err *err);
+
+/* ---- Tools. On an open node with nothing in flight; they block. ---- */
+
+struct qcow2_check {
+	u64 corruptions, leaks; /* found, and not repaired */
+	u64 corruptions_fixed, leaks_fixed;
+	u64 clusters, allocated, compressed; /* of the disk */
+	char first[160]; /* the first corruption, for a person */
+	/* Called now and then, may be NULL: 0, or -ECANCELED to stop. */
+	int (*progress)(void *opaque, u64 done, u64 total);
+	void *opaque;
+};
+
+/* Compares the counts of references with the references. With is_repair the
+ * node is open for writing: counts and flags are put right and the marks are
+ * taken away, when nothing else is wrong. -EFBIG: more clusters than there is
+ * memory for. Not 0 only when the check itself could not be made. */
+int qcow2_check(struct block_node *node, bool is_repair,
+		struct qcow2_check *out, struct err *err);
+
+struct qcow2_snapshot {
+	u64 l1_offset;
+	u32 l1_entries;
+	u64 vm_state_bytes, disk_bytes;
+	u64 seconds;		/* since 1970 */
+	char id[64], name[256]; /* cut when longer */
+};
+
+/* Calls fn for each internal snapshot until it returns other than 0. */
+int qcow2_snapshots(struct block_node *node,
+		    int (*fn)(void *opaque, const struct qcow2_snapshot *s),
+		    void *opaque);

@@ -330,3 +330,15 @@ void qcow2_free_cluster(struct qcow2 *q, const struct qcow2_cluster *c);
 int qcow2_co_write(struct qcow2 *q, u64 offset, u64 len, struct qcow2_iov *v);
 int qcow2_co_write_zeroes(struct qcow2 *q, u64 offset, u64 len, bool may_unmap);
 int qcow2_co_discard(struct qcow2 *q, u64 offset, u64 len);
+
+/* ---- qcow2_snapshot.c, qcow2_check.c ---- */
+
+/* Also gives the length of the table in bytes. */
+int qcow2_co_snapshots(struct qcow2 *q,
+		       int (*fn)(void *opaque, const struct qcow2_snapshot *s),
+		       void *opaque, u64 *out_bytes);
+int qcow2_co_check(struct qcow2 *q, bool is_repair, struct qcow2_check *out);
+/* The caller is alone, as a repair is. */
+int qcow2_co_count_set(struct qcow2 *q, u64 cluster, u64 count);
+int qcow2_co_block_create(struct qcow2 *q, u64 cluster);
+bool qcow2_is_node(const struct block_node *node);

@@ -439,6 +439,16 @@ void qcow2_co_unalloc(struct qcow2 *q, u64 host, u64 clusters)
 	co_mutex_unlock(&q->pool, &q->alloc_lock);
 }
 
+int qcow2_co_count_set(struct qcow2 *q, u64 cluster, u64 count)
+{
+	return count_set(q, cluster, count);
+}
+
+int qcow2_co_block_create(struct qcow2 *q, u64 cluster)
+{
+	return block_create(q, cluster);
+}
+
 /* ---- Giving clusters back ---- */
 
 void qcow2_free_later(struct qcow2 *q, u64 host, u64 len)
