@@ -111,6 +111,23 @@ struct engine_ops {
 	void (*set_extint)(struct engine_vm *vm, bool level);
 	int (*inject_nmi)(struct vcpu *vcpu);
 
+	/* Which pages were written, for snapshots and migration; all NULL:
+	 * the engine has no log. Writes of devices count. start and stop:
+	 * device lock held. fetch, from any thread, ORs into bitmap (bit n:
+	 * page n of the slot) what was written since the last fetch, and
+	 * forgets it; of a vCPU that runs, the latest writes may come with a
+	 * later one. -EINVAL: no such slot, or of another size. */
+	int (*dirty_start)(struct engine_vm *vm, struct err *err);
+	int (*dirty_fetch)(struct engine_vm *vm, u32 slot_id, u64 *bitmap,
+			   u64 pages, struct err *err);
+	void (*dirty_stop)(struct engine_vm *vm);
+
+	/* An eventfd (borrowed) that sends an MSI when it is signalled,
+	 * without this process; NULL: the engine has none. Any thread. */
+	int (*irqfd_add)(struct engine_vm *vm, int event_fd, u64 addr,
+			 u32 data, struct err *err);
+	void (*irqfd_del)(struct engine_vm *vm, int event_fd);
+
 	/* Fills out[0..n) with up to n counters; returns how many. */
 	size_t (*stats)(struct engine_vm *vm, struct engine_stat *out,
 			size_t n);

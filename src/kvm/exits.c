@@ -248,6 +248,9 @@ enum kvm_next kvm_exit_serve(struct vcpu *v, struct err *err)
 		return serve_msr(v, true);
 	case KVM_EXIT_IOAPIC_EOI:
 		return serve_eoi(v);
+	case KVM_EXIT_DIRTY_RING_FULL:
+		return kvm_dirty_ring_full(v, err) < 0 ? KVM_NEXT_ERROR
+						       : KVM_NEXT_RUN;
 	case KVM_EXIT_IRQ_WINDOW_OPEN: /* kvm_irq_before_run() sees to it */
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_HLT:

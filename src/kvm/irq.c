@@ -9,7 +9,8 @@
  * table. The table follows what is sent: a vector's first level-triggered
  * message adds a route for it, to every APIC, before the message goes out. A
  * vector that is edge-triggered later costs an exit that the I/O APIC ignores.
- * So there are at most 240 such routes. Route n stands for vector n.
+ * So there are at most 240 such routes; route n stands for vector 16 + n. (The
+ * kernel keeps their number in a byte: 256 would be none.)
  *
  * The PIC's interrupt goes to the first vCPU, as QEMU does it: when KVM says
  * that one can be taken now, the PIC is asked for the vector and KVM_INTERRUPT
@@ -27,6 +28,8 @@
 #include "base/log.h"
 
 #define VECTORS	    256u
+#define VECTOR_MIN  16u /* the first that an APIC takes */
+#define ROUTES_MAX  (VECTORS + KVM_IRQFDS_MAX)
 #define MSI_LEVEL   BIT32(15)
 #define MSI_ASSERT  BIT32(14)
 #define MSI_TO_ALL  0xfeeff000u /* physical, destination 0xff */
@@ -44,22 +47,35 @@ static bool is_level_vector(const struct engine_vm *vm, u32 vector)
 	return vm->level_vectors[vector / 64] >> (vector % 64) & 1;
 }
 
-static int set_routes_locked(struct engine_vm *vm, struct err *err)
+int kvm_set_routes_locked(struct engine_vm *vm, struct err *err)
 {
-	struct kvm_irq_routing *table =
-		calloc(1, sizeof(*table) + VECTORS * sizeof(table->entries[0]));
+	struct kvm_irq_routing *table = calloc(
+		1, sizeof(*table) + ROUTES_MAX * sizeof(table->entries[0]));
 	int rc;
 
 	if (!table)
 		return err_set(err, -ENOMEM, "out of memory");
-	for (u32 i = 0; i < VECTORS; i++) {
+	for (u32 i = VECTOR_MIN; i < VECTORS; i++) {
 		if (!is_level_vector(vm, i))
 			continue;
 		table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-			.gsi = i,
+			.gsi = i - VECTOR_MIN,
 			.type = KVM_IRQ_ROUTING_MSI,
 			.u.msi = {.address_lo = MSI_TO_ALL,
 				  .data = i | MSI_LEVEL | MSI_ASSERT},
+		};
+	}
+	for (u32 i = 0; i < KVM_IRQFDS_MAX; i++) {
+		const struct kvm_irqfd_route *r = &vm->irqfds[i];
+
+		if (!r->gsi)
+			continue;
+		table->entries[table->nr++] = (struct kvm_irq_routing_entry){
+			.gsi = r->gsi,
+			.type = KVM_IRQ_ROUTING_MSI,
+			.u.msi = {.address_lo = (u32)r->addr,
+				  .address_hi = (u32)(r->addr >> 32),
+				  .data = r->data},
 		};
 	}
 	rc = KVM_IOCTL(vm->vm_fd, KVM_SET_GSI_ROUTING, table, err);
@@ -75,7 +91,7 @@ static int learn_level_vector(struct engine_vm *vm, u32 vector)
 	pthread_mutex_lock(&vm->lock);
 	if (!is_level_vector(vm, vector)) {
 		vm->level_vectors[vector / 64] |= BIT64(vector % 64);
-		rc = set_routes_locked(vm, &err);
+		rc = kvm_set_routes_locked(vm, &err);
 		if (rc < 0)
 			vm->level_vectors[vector / 64] &= ~BIT64(vector % 64);
 	}
@@ -87,7 +103,7 @@ static int learn_level_vector(struct engine_vm *vm, u32 vector)
 
 int kvm_irq_init(struct engine_vm *vm, struct err *err)
 {
-	return kvm_enable(vm, KVM_CAP_SPLIT_IRQCHIP, VECTORS,
+	return kvm_enable(vm, KVM_CAP_SPLIT_IRQCHIP, VECTORS - VECTOR_MIN,
 			  "KVM_CAP_SPLIT_IRQCHIP", err);
 }
 
@@ -100,7 +116,7 @@ int kvm_msi(struct engine_vm *vm, u64 addr, u32 data)
 	};
 	int rc = 0;
 
-	if (data & MSI_LEVEL)
+	if ((data & MSI_LEVEL) && (data & 0xff) >= VECTOR_MIN)
 		rc = learn_level_vector(vm, data & 0xff);
 	if (rc == 0)
 		rc = KVM_IOCTL(vm->vm_fd, KVM_SIGNAL_MSI, &msi, NULL);

@@ -5,6 +5,9 @@
  *   vcpu.c   vCPUs: life, run loop, kicks
  *   exits.c  what ends KVM_RUN: port I/O, MMIO, MSRs, errors
  *   state.c  struct vcpu_state from and to KVM
+ *   dirty.c  which pages were written
+ *   eventfd.c  doorbells and irqfds
+ *   clock.c  kvmclock
  *   irq.c    MSIs, the PIC's line, NMI, the end of level interrupts
  *   probe.c  whether KVM is any good here
  *
@@ -25,6 +28,23 @@
 #define KVM_REQ_KICK   BIT32(0) /* vcpu_run() returns */
 #define KVM_REQ_NMI    BIT32(1)
 #define KVM_REQ_EXTINT BIT32(2) /* look at the PIC's line */
+
+#define KVM_IRQFDS_MAX 64u
+#define KVM_IRQFD_GSI  256u /* the first one's; below: level vectors */
+
+struct kvm_irqfd_route {
+	int event_fd;
+	u32 gsi; /* 0: free */
+	u64 addr;
+	u32 data;
+};
+
+struct kvm_dirty_slot {
+	u32 id;
+	gpa_t gpa;
+	u64 pages;
+	u64 *bits;
+};
 
 struct engine_vm {
 	struct engine_vm_config cfg;
@@ -47,6 +67,13 @@ struct engine_vm {
 	pthread_mutex_t lock; /* of all below */
 	struct err broken;
 	u64 level_vectors[4]; /* vectors sent level-triggered so far */
+	struct kvm_irqfd_route irqfds[KVM_IRQFDS_MAX];
+
+	u32 ring_entries; /* of each vCPU's dirty ring; 0: bitmaps */
+	atomic_bool is_dirty_on;
+	pthread_mutex_t dirty_lock; /* of the rings and all below */
+	struct kvm_dirty_slot dirty[MEM_SLOTS_MAX];
+	size_t dirty_count;
 };
 
 struct vcpu {
@@ -57,6 +84,8 @@ struct vcpu {
 	atomic_uint requests; /* KVM_REQ_* */
 	atomic_int tid;	      /* while in vcpu_run(), else 0 */
 	atomic_ullong exits[KVM_EXITS_MAX];
+	struct kvm_dirty_gfn *ring; /* NULL: none */
+	u32 ring_next;
 };
 
 /* ---- ioctls: 0 or more, or -errno with the ioctl's name in err. EINTR and
@@ -74,6 +103,8 @@ int kvm_enable(struct engine_vm *vm, int capability, u64 arg, const char *name,
 /* vm.c */
 /* Notes a failure of something that cannot say so; the first one counts. */
 void kvm_vm_break(struct engine_vm *vm, const struct err *err);
+int kvm_slot_set(struct engine_vm *vm, const struct mem_slot *slot,
+		 bool is_there, struct err *err);
 
 /* cpuid.c */
 /* A copy of `want` without what KVM does not offer. free() it. */
@@ -106,3 +137,31 @@ void kvm_set_extint(struct engine_vm *vm, bool level);
 int kvm_inject_nmi(struct vcpu *v);
 /* Before KVM_RUN, on the vCPU's thread: NMI and the PIC's interrupt. */
 int kvm_irq_before_run(struct vcpu *v, u32 requests, struct err *err);
+int kvm_set_routes_locked(struct engine_vm *vm, struct err *err);
+
+/* dirty.c */
+int kvm_dirty_init(struct engine_vm *vm, struct err *err);
+int kvm_dirty_vcpu_init(struct vcpu *v, struct err *err);
+void kvm_dirty_vcpu_fini(struct vcpu *v);
+int kvm_dirty_ring_full(struct vcpu *v, struct err *err);
+void kvm_dirty_written(struct engine_vm *vm, gpa_t gpa, u64 len);
+int kvm_dirty_slot_add(struct engine_vm *vm, const struct mem_slot *slot,
+		       struct err *err);
+void kvm_dirty_slot_del(struct engine_vm *vm, u32 id);
+int kvm_dirty_start(struct engine_vm *vm, struct err *err);
+int kvm_dirty_fetch(struct engine_vm *vm, u32 slot_id, u64 *bitmap, u64 pages,
+		    struct err *err);
+void kvm_dirty_stop(struct engine_vm *vm);
+
+/* eventfd.c */
+void kvm_doorbell_changed(void *opaque, const struct mem_doorbell *d,
+			  bool added);
+int kvm_irqfd_add(struct engine_vm *vm, int event_fd, u64 addr, u32 data,
+		  struct err *err);
+void kvm_irqfd_del(struct engine_vm *vm, int event_fd);
+
+/* clock.c */
+int kvm_clock_get(struct engine_vm *vm, u64 *out_ns, struct err *err);
+int kvm_clock_set(struct engine_vm *vm, u64 ns, struct err *err);
+/* The first vCPU's TSC, TSC_ADJUST left out, is now `tsc`. */
+int kvm_clock_follow_tsc(struct vcpu *v, u64 tsc, struct err *err);

@@ -310,6 +310,23 @@ static int set_xcrs(struct vcpu *v, const struct vcpu_state *in,
 	return KVM_IOCTL(v->fd, KVM_SET_XCRS, &in->xcrs, err);
 }
 
+static int set_clock(struct vcpu *v, const struct vcpu_state *in,
+		     struct err *err)
+{
+	u64 tsc = 0, adjust = 0;
+	bool has_tsc = false;
+
+	for (u32 i = 0; i < in->msr_count; i++) {
+		if (in->msrs[i].index == X86_MSR_TSC) {
+			tsc = in->msrs[i].data;
+			has_tsc = true;
+		} else if (in->msrs[i].index == X86_MSR_TSC_ADJUST) {
+			adjust = in->msrs[i].data;
+		}
+	}
+	return has_tsc ? kvm_clock_follow_tsc(v, tsc - adjust, err) : 0;
+}
+
 /* From and to KVM_MP_STATE_HALTED only between instructions: vcpu_run() is
  * not running. */
 static int set_all(struct vcpu *v, const struct vcpu_state *in, struct err *err)
@@ -332,6 +349,8 @@ static int set_all(struct vcpu *v, const struct vcpu_state *in, struct err *err)
 		rc = set_msrs(v, in, err);
 	if (rc >= 0)
 		rc = set_late_msr(v, in, X86_MSR_TSC, err);
+	if (rc >= 0 && v->id == 0)
+		rc = set_clock(v, in, err);
 	if (rc >= 0)
 		rc = KVM_IOCTL(v->fd, KVM_SET_LAPIC, &in->lapic, err);
 	if (rc >= 0)

@@ -159,6 +159,7 @@ void kvm_vcpu_destroy(struct vcpu *v)
 		return;
 	if (v->vm->vcpus[v->id] == v)
 		v->vm->vcpus[v->id] = NULL;
+	kvm_dirty_vcpu_fini(v);
 	if (v->run)
 		munmap(v->run, v->vm->run_bytes);
 	if (v->fd >= 0)
@@ -193,6 +194,8 @@ int kvm_vcpu_create(struct engine_vm *vm, u32 id, struct vcpu **out_vcpu,
 	v->fd = rc = KVM_IOCTL(vm->vm_fd, KVM_CREATE_VCPU, (uintptr_t)id, err);
 	if (rc >= 0)
 		rc = map_run(v, err);
+	if (rc == 0)
+		rc = kvm_dirty_vcpu_init(v, err);
 	if (rc == 0)
 		rc = kvm_vcpu_set_cpuid(v, err);
 	if (rc == 0)

@@ -69,8 +69,8 @@ void kvm_vm_break(struct engine_vm *vm, const struct err *err)
 	log_error("KVM: %s", err->text);
 }
 
-static int slot_set(struct engine_vm *vm, const struct mem_slot *slot,
-		    bool is_there, struct err *err)
+int kvm_slot_set(struct engine_vm *vm, const struct mem_slot *slot,
+		 bool is_there, struct err *err)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = slot->id,
@@ -81,6 +81,8 @@ static int slot_set(struct engine_vm *vm, const struct mem_slot *slot,
 	};
 	int rc;
 
+	if (atomic_load(&vm->is_dirty_on) && is_there)
+		region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
 	if (slot->id >= vm->slots_max)
 		return err_set(err, -ENOSPC, "memory slot %u: KVM has %u here",
 			       slot->id, vm->slots_max);
@@ -95,8 +97,19 @@ static void slot_changed(void *opaque, const struct mem_slot *slot, bool added)
 	struct engine_vm *vm = opaque;
 	struct err err = {0};
 
-	if (slot_set(vm, slot, added, &err) < 0)
+	if (atomic_load(&vm->is_dirty_on)) {
+		if (!added)
+			kvm_dirty_slot_del(vm, slot->id);
+		else if (kvm_dirty_slot_add(vm, slot, &err) < 0)
+			kvm_vm_break(vm, &err);
+	}
+	if (kvm_slot_set(vm, slot, added, &err) < 0)
 		kvm_vm_break(vm, &err);
+}
+
+static void ram_written(void *opaque, gpa_t gpa, u64 len)
+{
+	kvm_dirty_written(opaque, gpa, len);
 }
 
 /* ---- creation ---- */
@@ -204,6 +217,9 @@ static void vm_destroy(struct engine_vm *vm)
 	if (vm->kvm_fd >= 0)
 		close(vm->kvm_fd);
 	free(vm->cpuid);
+	for (size_t i = 0; i < vm->dirty_count; i++)
+		free(vm->dirty[i].bits);
+	pthread_mutex_destroy(&vm->dirty_lock);
 	pthread_mutex_destroy(&vm->lock);
 	free(vm);
 }
@@ -212,6 +228,8 @@ static int set_memory(struct engine_vm *vm, struct err *err)
 {
 	static const struct mem_listener listener = {
 		.slot_changed = slot_changed,
+		.written = ram_written,
+		.doorbell_changed = kvm_doorbell_changed,
 	};
 	struct mem_listener l = listener;
 
@@ -240,6 +258,7 @@ static int vm_create(const struct engine_vm_config *cfg,
 	vm->cfg = *cfg;
 	vm->kvm_fd = vm->vm_fd = -1;
 	pthread_mutex_init(&vm->lock, NULL);
+	pthread_mutex_init(&vm->dirty_lock, NULL);
 	rc = kvm_kick_init(err);
 	if (rc == 0)
 		rc = open_kvm(vm, err);
@@ -253,6 +272,8 @@ static int vm_create(const struct engine_vm_config *cfg,
 		rc = set_places(vm, err);
 	if (rc == 0)
 		rc = kvm_irq_init(vm, err);
+	if (rc == 0)
+		rc = kvm_dirty_init(vm, err);
 	if (rc == 0)
 		rc = set_memory(vm, err);
 	if (rc < 0)
@@ -275,6 +296,8 @@ static const struct {
 	{KVM_EXIT_IOAPIC_EOI, "exits-eoi", "ends of level interrupts"},
 	{KVM_EXIT_X86_RDMSR, "exits-rdmsr", "reads of MSRs that KVM lacks"},
 	{KVM_EXIT_X86_WRMSR, "exits-wrmsr", "writes of MSRs that KVM lacks"},
+	{KVM_EXIT_DIRTY_RING_FULL, "exits-dirty-ring",
+	 "a vCPU's dirty ring was full"},
 	{KVM_EXIT_INTR, "exits-signal", "kicks"},
 };
 
@@ -317,5 +340,10 @@ const struct engine_ops engine_kvm = {
 	.msi = kvm_msi,
 	.set_extint = kvm_set_extint,
 	.inject_nmi = kvm_inject_nmi,
+	.dirty_start = kvm_dirty_start,
+	.dirty_fetch = kvm_dirty_fetch,
+	.dirty_stop = kvm_dirty_stop,
+	.irqfd_add = kvm_irqfd_add,
+	.irqfd_del = kvm_irqfd_del,
 	.stats = stats,
 };

@@ -71,18 +71,24 @@ struct micro {
 	size_t log_count;
 	atomic_bool is_done;
 	u8 stop_value;
-	struct err err; /* of the last run */
-	u8 eois[64];	/* vectors */
+	bool has_timing; /* what was on the stack is of the moment */
+	struct err err;	 /* of the last run */
+	u8 eois[64];	 /* vectors */
 	atomic_uint eoi_count;
 	u8 pic_vector; /* what the PIC answers to INTA */
 	atomic_uint acks;
 	/* Called on each logged access, on the vCPU's thread. */
 	void (*on_access)(struct micro *m, const struct micro_access *a);
+	/* In place of pic_vector and eois; may be NULL. */
+	u8 (*on_ack)(struct micro *m);
+	void (*on_eoi)(struct micro *m, u8 vector);
 	void *opaque;
 };
 
 /* NULL: KVM runs here at all; else why it does not. */
 const char *micro_no_kvm(void);
+/* Ends the test as skipped, for the reason given. */
+void micro_skip(const char *fmt, ...) PRINTF_LIKE(1, 2) NORETURN;
 /* True when the probe calls this KVM good: then nothing may be missing. */
 bool micro_is_real_kvm(void);
 
@@ -93,6 +99,8 @@ void micro_load(struct micro *m, enum micro_mode mode, const u8 *code,
 		const u8 *end);
 void micro_start_state(struct micro *m, u32 vcpu, enum micro_mode mode,
 		       u32 rip);
+/* An interrupt gate of long mode. */
+void micro_gate64(struct micro *m, u8 vector, u32 to);
 /* Runs vCPU 0 on this thread until the guest stops itself; 20 s at most. */
 enum vcpu_exit micro_run(struct micro *m);
 /* micro_run() until stop, or the test fails; under a KVM that is not a real

@@ -194,9 +194,23 @@ const struct mem_slot *mem_slot_find(const struct mem *m, gpa_t gpa)
 	return &m->slots[i];
 }
 
+static void doorbell_changed(struct mem *m, const struct mem_doorbell *d,
+			     bool added)
+{
+	if (m->listener.doorbell_changed)
+		m->listener.doorbell_changed(m->listener.opaque, d, added);
+}
+
 void mem_set_listener(struct mem *m, const struct mem_listener *l)
 {
+	const struct doorbell_table *t;
+
 	m->listener = l ? *l : (struct mem_listener){0};
+	pthread_mutex_lock(&m->doorbell_lock);
+	t = atomic_load_explicit(&m->doorbells, memory_order_relaxed);
+	for (size_t i = 0; t && i < t->count; i++)
+		doorbell_changed(m, &t->bells[i], true);
+	pthread_mutex_unlock(&m->doorbell_lock);
 	if (!m->listener.slot_changed)
 		return;
 	for (size_t i = 0; i < m->slot_count; i++)
@@ -574,6 +588,7 @@ int mem_doorbell_add(struct mem *m, const struct mem_doorbell *d)
 			t->bells[i + (i >= at)] = old->bells[i];
 		t->bells[at] = *d;
 		doorbells_publish(m, t);
+		doorbell_changed(m, d, true);
 	}
 	pthread_mutex_unlock(&m->doorbell_lock);
 	return rc;
@@ -595,6 +610,7 @@ void mem_doorbell_del(struct mem *m, const struct mem_doorbell *d)
 			for (size_t i = 0; i + 1 < count; i++)
 				t->bells[i] = old->bells[i + (i >= at)];
 		}
+		doorbell_changed(m, d, false);
 		doorbells_publish(m, t);
 	}
 	pthread_mutex_unlock(&m->doorbell_lock);

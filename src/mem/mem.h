@@ -35,8 +35,8 @@ struct mem_slot {
 	u32 id;
 	u32 flags;
 	gpa_t gpa; /* page aligned */
-	u64 size; /* bytes, whole pages, > 0 */
-	u8 *hva; /* borrowed; page aligned */
+	u64 size;  /* bytes, whole pages, > 0 */
+	u8 *hva;   /* borrowed; page aligned */
 };
 
 /* Overlap, misalignment and wrap-around are refused: -EINVAL. */
@@ -45,14 +45,21 @@ int mem_slot_del(struct mem *m, u32 id);
 const struct mem_slot *mem_slots(const struct mem *m, size_t *out_n);
 const struct mem_slot *mem_slot_find(const struct mem *m, gpa_t gpa);
 
+struct mem_doorbell;
+
 struct mem_listener {
 	void (*slot_changed)(void *opaque, const struct mem_slot *slot,
 			     bool added);
 	/* Devices or loaders wrote RAM (the translator drops code). */
 	void (*written)(void *opaque, gpa_t gpa, u64 len);
+	/* An engine that rings doorbells by itself; mem rings those that it
+	 * does not. Not to touch doorbells in it. */
+	void (*doorbell_changed)(void *opaque, const struct mem_doorbell *d,
+				 bool added);
 	void *opaque;
 };
-/* One listener: the engine. Existing slots are announced at once. */
+/* One listener: the engine. Existing slots and doorbells are announced at once.
+ */
 void mem_set_listener(struct mem *m, const struct mem_listener *l);
 
 /* DMA. All-or-nothing range checks: -EFAULT unless every byte lies in RAM

@@ -168,10 +168,52 @@ static void hear_written(void *opaque, gpa_t gpa, u64 len)
 	h->len = len;
 }
 
+struct bells_heard {
+	int added, removed;
+	u64 addr;
+};
+
+static void hear_bell(void *opaque, const struct mem_doorbell *d, bool added)
+{
+	struct bells_heard *h = opaque;
+
+	h->added += added;
+	h->removed += !added;
+	h->addr = d->addr;
+}
+
+static void listener_hears_doorbells_also_earlier_ones(void **state)
+{
+	struct bells_heard h = {0};
+	struct mem_listener l = {.doorbell_changed = hear_bell, .opaque = &h};
+	struct mem_doorbell d = {IO_MMIO, 0x1000, 2, false, 0, 0};
+	struct mem_doorbell e = {IO_PIO, 0x70, 1, false, 0, 0};
+	struct mem *m = mem_new();
+
+	(void)state;
+	assert_int_equal(mem_doorbell_add(m, &d), 0);
+	mem_set_listener(m, &l);
+	assert_int_equal(h.added, 1);
+	assert_int_equal(h.addr, 0x1000);
+	assert_int_equal(mem_doorbell_add(m, &e), 0);
+	assert_int_equal(mem_doorbell_add(m, &e), -EEXIST);
+	assert_int_equal(h.added, 2);
+	assert_int_equal(h.addr, 0x70);
+	mem_doorbell_del(m, &d);
+	mem_doorbell_del(m, &d);
+	assert_int_equal(h.removed, 1);
+	mem_set_listener(m, NULL);
+	mem_doorbell_del(m, &e);
+	assert_int_equal(h.removed, 1);
+	mem_free(m);
+}
+
 static void listener_hears_slots_and_writes(void **state)
 {
 	struct heard h = {0};
-	struct mem_listener l = {hear_slot, hear_written, &h};
+	struct mem_listener l = {.slot_changed = hear_slot,
+				 .written = hear_written,
+				 .opaque = &h};
 	struct mem *m = mem_new();
 	u8 *ram = pages(2);
 
@@ -467,6 +509,7 @@ int main(void)
 		cmocka_unit_test(dma_out_of_range_touches_nothing),
 		cmocka_unit_test(rom_is_read_only_for_dma),
 		cmocka_unit_test(listener_hears_slots_and_writes),
+		cmocka_unit_test(listener_hears_doorbells_also_earlier_ones),
 		cmocka_unit_test(io_regions_do_not_overlap_or_wrap),
 		cmocka_unit_test(io_unassigned_reads_all_ones),
 		cmocka_unit_test(io_accesses_are_split_at_edges_and_bounds),

@@ -231,6 +231,13 @@ static const struct rule allowed[] = {
 	KVM(KVM_INTERRUPT),
 	KVM(KVM_NMI),
 	KVM(KVM_SET_USER_MEMORY_REGION),
+	KVM(KVM_IOEVENTFD),
+	KVM(KVM_IRQFD),
+	KVM(KVM_GET_DIRTY_LOG),
+	KVM(KVM_RESET_DIRTY_RINGS),
+	KVM(KVM_GET_CLOCK),
+	KVM(KVM_SET_CLOCK),
+	KVM(KVM_GET_TSC_KHZ),
 	/* ... and a vCPU's state: reset, registers in a report, snapshots. */
 	KVM(KVM_GET_REGS),
 	KVM(KVM_SET_REGS),
