@@ -442,6 +442,31 @@ void xlat_flush_all(struct xlat *x)
 	xlat_unlock(x);
 }
 
+static u32 code_bytes(const struct xlat *x)
+{
+	return x->code_next - XLAT_THUNK_BYTES + x->cold_next -
+	       (u32)XLAT_COLD_START(x->code.size);
+}
+
+bool xlat_is_idle(struct xlat *x, u64 now_ns, u64 (*cpu_ns)(void))
+{
+	bool is_idle = false;
+	u64 cpu, took;
+
+	if (!xlat_trylock(x))
+		return false;
+	took = now_ns - x->idle_ns;
+	if (took >= XLAT_IDLE_NS && code_bytes(x) >= XLAT_IDLE_BYTES) {
+		cpu = cpu_ns();
+		is_idle = x->idle_ns &&
+			  cpu - x->idle_cpu_ns < took / XLAT_IDLE_SHARE;
+		x->idle_ns = now_ns;
+		x->idle_cpu_ns = cpu;
+	}
+	xlat_unlock(x);
+	return is_idle;
+}
+
 /* ---- from host addresses ---- */
 
 const struct xlat_block *xlat_block_at(const struct xlat *x, const void *pc)
@@ -517,7 +542,6 @@ void xlat_get_stats(struct xlat *x, struct xlat_stats *out)
 	*out = x->stats;
 	out->promotions = x->slots.promotions;
 	out->demotions = x->slots.demotions;
-	out->code_bytes = x->code_next - XLAT_THUNK_BYTES + x->cold_next -
-			  XLAT_COLD_START(x->code.size);
+	out->code_bytes = code_bytes(x);
 	xlat_unlock(x);
 }

@@ -202,6 +202,35 @@ static void a_full_cache_says_so_and_works_again_when_flushed(void **state)
 	tv_free(f.t);
 }
 
+static u64 cpu_used_ns;
+
+static u64 cpu_used(void)
+{
+	return cpu_used_ns;
+}
+
+static void code_of_an_idle_machine_is_not_worth_its_memory(void **state)
+{
+	struct fixture f = setup();
+	u32 code = f.x->code_next;
+	u64 now = 1000 * XLAT_IDLE_NS;
+
+	/* Little code. */
+	for (u32 i = 0; i < 3; i++)
+		assert_false(xlat_is_idle(f.x, now += XLAT_IDLE_NS, cpu_used));
+	f.x->code_next += XLAT_IDLE_BYTES;
+	assert_false(xlat_is_idle(f.x, now, cpu_used)); /* the first look */
+	/* Busy, then not for long enough, then idle. */
+	cpu_used_ns += XLAT_IDLE_NS / XLAT_IDLE_SHARE;
+	assert_false(xlat_is_idle(f.x, now += XLAT_IDLE_NS, cpu_used));
+	assert_false(xlat_is_idle(f.x, now += XLAT_IDLE_NS - 1, cpu_used));
+	assert_true(xlat_is_idle(f.x, now += 1, cpu_used));
+	assert_false(xlat_is_idle(f.x, now, cpu_used));
+	f.x->code_next = code;
+	f.x->idle_ns = 0;
+	tv_free(f.t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -212,6 +241,8 @@ int main(void)
 		cmocka_unit_test(a_killed_block_is_reached_by_nobody),
 		cmocka_unit_test(without_room_for_links_exits_stay_unlinked),
 		cmocka_unit_test(host_addresses_lead_to_blocks_and_faults),
+		cmocka_unit_test(
+			code_of_an_idle_machine_is_not_worth_its_memory),
 		cmocka_unit_test(a_flush_forgets_everything_but_the_thunks),
 		cmocka_unit_test(
 			a_full_cache_says_so_and_works_again_when_flushed),

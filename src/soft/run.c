@@ -18,6 +18,7 @@
  */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "soft/access.h"
 #include "soft/lockstep.h"
 #include "soft/lower.h"
@@ -445,6 +446,18 @@ void xlat_run(struct vcpu *v)
 		else
 			run_translated(v);
 	}
+}
+
+static u64 process_cpu_ns(void)
+{
+	return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+void xlat_idle(struct vcpu *v)
+{
+	if (!v->lockstep &&
+	    xlat_is_idle(v->vm->xlat, clock_mono_ns(), process_cpu_ns))
+		flush_all(v);
 }
 
 void xlat_run_free(struct vcpu *v)

@@ -240,6 +240,8 @@ static void wait_for_event(struct vcpu *v)
 	u64 deadline = is_parked ? SOFT_NEVER : soft_apic_deadline_ns(v);
 
 	v->stats.halts++;
+	if (v->vm->xlat)
+		xlat_idle(v);
 	fpu_out(v);
 	soft_pv_leave(v);
 	soft_timer_arm(v->vm->timers, v->id, SOFT_NEVER);

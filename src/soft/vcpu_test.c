@@ -147,6 +147,11 @@ void xlat_run_free(struct vcpu *v)
 {
 }
 
+void xlat_idle(struct vcpu *v)
+{
+	fail();
+}
+
 void xlat_get_stats(struct xlat *x, struct xlat_stats *out)
 {
 	fail();

@@ -225,6 +225,10 @@ void xlat_kill(struct xlat *x, struct xlat_block *b);
  * jump caches of all vCPUs are emptied. */
 void xlat_flush_all(struct xlat *x);
 
+/* Any thread that may be asked often. Is there much code, and has the process
+ * used little CPU time from the last look to now, some seconds later? */
+bool xlat_is_idle(struct xlat *x, u64 now_ns, u64 (*cpu_ns)(void));
+
 /* The live or dead block whose code (not cold) contains the host address. No
  * lock, async-signal-safe. NULL: a thunk, or no generated code at all. */
 const struct xlat_block *xlat_block_at(const struct xlat *x, const void *pc);
@@ -291,6 +295,9 @@ void smc_vcpu_started(struct vcpu *v);
  * or a request: in place of soft_interp(). */
 void xlat_run(struct vcpu *v);
 void xlat_run_free(struct vcpu *v);
+/* v is about to sleep. When the machine has done next to nothing for a while,
+ * its code is forgotten: that of a boot seldom runs again. */
+void xlat_idle(struct vcpu *v);
 /* Leaf. The host address for an indirect jump to linear va, entered in the
  * jump cache; NULL: leave generated code. */
 const void *xlat_jc_miss_leaf(struct vcpu *v, u64 va);

@@ -55,8 +55,16 @@ struct xlat_set {
  * bits. Addresses that share a count become warm sooner. */
 #define XLAT_WARMTHS BIT32(21)
 
+/* See xlat_is_idle(): with less code than that nothing is gained; the guest is
+ * idle when it takes less than a SHARE of the time. What is forgotten too
+ * early costs a tenth of a second once. */
+#define XLAT_IDLE_BYTES (8 * MIB)
+#define XLAT_IDLE_NS	10000000000ull
+#define XLAT_IDLE_SHARE 20u
+
 struct xlat {
 	struct engine_vm *vm;
+	u64 idle_ns, idle_cpu_ns; /* at the last look */
 	u32 warm; /* code is translated when it has run so often; at most 15 */
 	_Atomic u8 *warmths;
 	_Atomic u32 lock; /* 0 free, 1 taken, 2 taken and waited for */
