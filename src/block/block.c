@@ -64,6 +64,14 @@ int block_open_fd(struct loop *loop, int fd, const struct block_open *how,
 	return err_set(err, -EINVAL, "unknown disk format '%s'", how->format);
 }
 
+int block_open_file(struct loop *loop, int fd, struct block_node **out_node,
+		    struct err *err)
+{
+	static const struct block_open how = {.format = "raw"};
+
+	return raw_open_file(loop, fd, &how, out_node, err);
+}
+
 void block_close(struct block_node *node)
 {
 	if (!node)
@@ -116,6 +124,45 @@ void block_submit(struct block_node *node, struct block_request *req)
 void block_drain(struct block_node *node)
 {
 	node->ops->drain(node);
+}
+
+static void do_done(struct block_request *req, int result)
+{
+	*(int *)req->opaque = result;
+}
+
+int block_do(struct block_node *node, enum block_op op, u64 offset, void *bytes,
+	     u64 len)
+{
+	struct iovec iov = {bytes, len};
+	int result = 1; /* not yet */
+	struct block_request req = {.op = op,
+				    .offset = offset,
+				    .len = len,
+				    .iov = &iov,
+				    .iov_count = 1,
+				    .may_unmap = true,
+				    .done = do_done,
+				    .opaque = &result};
+
+	block_submit(node, &req);
+	while (result > 0)
+		block_drain(node);
+	return result;
+}
+
+int block_resize_raw(struct block_node *node, u64 size_bytes, struct err *err)
+{
+	int rc;
+
+	if (!node->ops->truncate || node->is_read_only || !size_bytes ||
+	    size_bytes > INT64_MAX)
+		return err_set(err, -EINVAL, "this image cannot be resized");
+	rc = node->ops->truncate(node, size_bytes);
+	if (rc)
+		return err_sys(err, rc, "resize the image");
+	node->size_bytes = size_bytes;
+	return 0;
 }
 
 u64 block_size_bytes(const struct block_node *node)

@@ -77,11 +77,20 @@ struct block_open {
  * it fails. Writes that hit RLIMIT_FSIZE raise SIGXFSZ: ignore it in main. */
 int block_open_fd(struct loop *loop, int fd, const struct block_open *how,
 		  struct block_node **out_node, struct err *err);
+/* The file that a new image is made in: may be empty, grows. Takes fd over. */
+int block_open_file(struct loop *loop, int fd, struct block_node **out_node,
+		    struct err *err);
 /* Waits for requests in flight, flushes when writable, closes. */
 void block_close(struct block_node *node);
 void block_submit(struct block_node *node, struct block_request *req);
 /* Completes every request in flight before it returns (reset, snapshot). */
 void block_drain(struct block_node *node);
+/* For tools: one request, waited for by draining the node. `bytes` is read or
+ * written by READ and WRITE. 0 or -errno. */
+int block_do(struct block_node *node, enum block_op op, u64 offset, void *bytes,
+	     u64 len);
+/* Gives a raw image on a regular file another size. Nothing is in flight. */
+int block_resize_raw(struct block_node *node, u64 size_bytes, struct err *err);
 u64 block_size_bytes(const struct block_node *node);
 bool block_is_read_only(const struct block_node *node);
 

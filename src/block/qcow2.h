@@ -114,3 +114,27 @@ struct qcow2_snapshot {
 int qcow2_snapshots(struct block_node *node,
 		    int (*fn)(void *opaque, const struct qcow2_snapshot *s),
 		    void *opaque);
+
+enum qcow2_extent_kind {
+	QCOW2_EXTENT_DATA,
+	QCOW2_EXTENT_COMPRESSED,
+	QCOW2_EXTENT_ZERO,
+	QCOW2_EXTENT_NOWHERE, /* in none of the chain's images: zeros */
+};
+
+struct qcow2_place {
+	u64 bytes;
+	enum qcow2_extent_kind kind;
+	u32 depth;     /* 0: the image itself */
+	u64 file_byte; /* of DATA: where in that image's file */
+};
+
+/* What lies at offset, and for how many bytes, at most len. Raw nodes are
+ * data all over. -EINVAL: behind the end. */
+int qcow2_map_at(struct block_node *node, u64 offset, u64 len,
+		 struct qcow2_place *out);
+
+/* Makes the disk larger or smaller; what is added reads as zeros, what is cut
+ * off is gone. Durable when it returns. -EFBIG: more than an L1 table of
+ * QCOW2_L1_BYTES reaches. */
+int qcow2_resize(struct block_node *node, u64 size_bytes, struct err *err);

@@ -171,60 +171,26 @@ static void fill_header(const struct layout *l, u8 *b)
 	memcpy(b + at, o->backing_name, strlen(o->backing_name));
 }
 
-/* ---- Writing it ---- */
-
-struct write {
-	bool is_done;
-	int result;
-};
-
-static void write_done(struct block_request *req, int result)
-{
-	struct write *w = req->opaque;
-
-	w->is_done = true;
-	w->result = result;
-}
-
-static int sync_io(struct block_node *file, enum block_op op, u64 offset,
-		   const void *bytes, u64 len)
-{
-	struct iovec iov = {(void *)bytes, len};
-	struct write w = {0};
-	struct block_request req = {.op = op,
-				    .offset = offset,
-				    .len = len,
-				    .iov = &iov,
-				    .iov_count = 1,
-				    .done = write_done,
-				    .opaque = &w};
-
-	block_submit(file, &req);
-	while (!w.is_done)
-		block_drain(file);
-	return w.result;
-}
-
 static int write_all(struct layout *l, struct block_node *file)
 {
 	u64 cluster = BIT64(l->h.cluster_bits);
 	u64 l1_bytes = l->l1_clusters * cluster;
 	u8 *zeroes = calloc(1, MAX(cluster, 1 * MIB));
-	int rc = zeroes ? sync_io(file, BLOCK_WRITE, cluster, l->bytes,
-				  (l->table_clusters + l->blocks) * cluster)
+	int rc = zeroes ? block_do(file, BLOCK_WRITE, cluster, l->bytes,
+				   (l->table_clusters + l->blocks) * cluster)
 			: -ENOMEM;
 
 	for (u64 at = 0; !rc && at < l1_bytes; at += 1 * MIB)
-		rc = sync_io(file, BLOCK_WRITE, l->h.l1_offset + at, zeroes,
-			     MIN(l1_bytes - at, 1 * MIB));
+		rc = block_do(file, BLOCK_WRITE, l->h.l1_offset + at, zeroes,
+			      MIN(l1_bytes - at, 1 * MIB));
 	if (!rc)
-		rc = sync_io(file, BLOCK_FLUSH, 0, NULL, 0);
+		rc = block_do(file, BLOCK_FLUSH, 0, NULL, 0);
 	if (!rc) {
 		fill_header(l, zeroes);
-		rc = sync_io(file, BLOCK_WRITE, 0, zeroes, cluster);
+		rc = block_do(file, BLOCK_WRITE, 0, zeroes, cluster);
 	}
 	if (!rc)
-		rc = sync_io(file, BLOCK_FLUSH, 0, NULL, 0);
+		rc = block_do(file, BLOCK_FLUSH, 0, NULL, 0);
 	free(zeroes);
 	return rc;
 }

@@ -7,6 +7,7 @@
 
 #include "base/nearest.h"
 #include "cli/exec_options.h"
+#include "cli/image_file_options.h"
 #include "cli/image_options.h"
 #include "cli/info_options.h"
 #include "cli/machine_options.h"
@@ -43,7 +44,7 @@ const struct cli_verb cli_verbs[] = {
 	 verb_stop},
 	{"delete", "[--force] NAME…", "remove machines and their disks",
 	 delete_options, sizeof(struct stop_options), NULL, verb_delete},
-	{"image", "build|list|delete|import …", "make and keep images",
+	{"image", "build|list|create|convert|check …", "make and keep images",
 	 NULL, 0, NULL, verb_image},
 	{"version", "", "print the version", no_options, 0, NULL,
 	 verb_version},
@@ -61,6 +62,24 @@ const struct cli_verb image_verbs[] = {
 	 verb_image_delete},
 	{"import", "FILE [NAME]", "copy a raw disk image in", no_options, 0,
 	 NULL, verb_image_import},
+	{"create", "FILE SIZE [OPTION…]", "make an empty image file",
+	 image_create_options, sizeof(struct image_file_options), NULL,
+	 verb_image_create},
+	{"info", "[--json] FILE", "say what an image file is",
+	 image_info_options, sizeof(struct image_file_options), NULL,
+	 verb_image_info},
+	{"check", "[--repair] FILE", "look for damage in a qcow2 image",
+	 image_check_options, sizeof(struct image_file_options), NULL,
+	 verb_image_check},
+	{"map", "[--json] FILE", "show where an image's bytes are",
+	 image_map_options, sizeof(struct image_file_options), NULL,
+	 verb_image_map},
+	{"resize", "[--shrink] FILE SIZE", "make a disk larger or smaller",
+	 image_resize_options, sizeof(struct image_file_options), NULL,
+	 verb_image_resize},
+	{"convert", "FILE NEWFILE [OPTION…]", "copy an image into another "
+	 "format", image_convert_options, sizeof(struct image_file_options),
+	 NULL, verb_image_convert},
 	{0},
 };
 /* clang-format on */
