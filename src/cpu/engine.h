@@ -45,6 +45,7 @@ struct engine_vm_config {
 	/* For diagnosis: the software engine compares its tiers at every n-th
 	 * entry into translated code; 0: never. One vCPU only. */
 	u32 lockstep_every;
+	bool no_dirty_ring; /* KVM's log as bitmaps; for tests */
 	/* The software engine translates code that it has interpreted so
 	 * often; at most 15. 0: at once. */
 	u32 translate_after;

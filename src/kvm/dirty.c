@@ -12,6 +12,10 @@
  * KVM_GET_DIRTY_LOG gives a bitmap, a slot at a time. Rings must be asked for
  * before the first vCPU is made, and then the bitmaps are not to be had.
  *
+ * KVM must stop before a ring's last places are in use. One that does not has
+ * written over its own entries; then the log fails for good, rather than miss
+ * a page.
+ *
  * Memory: one bit a page, while logging is on; 64 KiB of ring for each vCPU.
  *
  * Source: Linux Documentation/virt/kvm/api.rst §4.8, §8.29. */
@@ -22,6 +26,7 @@
 #include <sys/mman.h>
 
 #define RING_ENTRIES 4096u
+#define RESET_TRIES  64
 #define WORDS(pages) (((pages) + 63) / 64)
 
 /* ---- rings ---- */
@@ -42,7 +47,7 @@ int kvm_dirty_init(struct engine_vm *vm, struct err *err)
 		max = kvm_check(vm, cap);
 	}
 	bytes = MIN((u64)max, RING_ENTRIES * sizeof(struct kvm_dirty_gfn));
-	if (bytes < PAGE_BYTES)
+	if (bytes < PAGE_BYTES || vm->cfg.no_dirty_ring)
 		return 0;
 	rc = kvm_enable(vm, cap, bytes, "KVM_CAP_DIRTY_LOG_RING", err);
 	if (rc == 0)
@@ -115,14 +120,27 @@ static u32 collect_ring_locked(struct vcpu *v)
 
 static int collect_rings_locked(struct engine_vm *vm, struct err *err)
 {
-	u32 taken = 0;
+	for (u32 i = 0; i < VCPUS_MAX; i++) {
+		u32 n = vm->vcpus[i] ? collect_ring_locked(vm->vcpus[i]) : 0;
 
-	for (u32 i = 0; i < VCPUS_MAX; i++)
-		if (vm->vcpus[i])
-			taken += collect_ring_locked(vm->vcpus[i]);
-	if (!taken)
-		return 0;
-	return MIN(KVM_IOCTL(vm->vm_fd, KVM_RESET_DIRTY_RINGS, NULL, err), 0);
+		vm->ring_taken += n;
+		if (n == vm->ring_entries)
+			vm->is_ring_overrun = true;
+	}
+	if (vm->is_ring_overrun)
+		return err_set(err, -EOVERFLOW,
+			       "KVM overran a dirty ring: what was written is "
+			       "not known");
+	/* A signal makes it return early: what is left is for the next one,
+	 * of this loop or of the next call. */
+	for (int i = 0; vm->ring_taken && i < RESET_TRIES; i++) {
+		int rc = KVM_IOCTL(vm->vm_fd, KVM_RESET_DIRTY_RINGS, NULL, err);
+
+		if (rc < 0)
+			return rc;
+		vm->ring_taken -= MIN((u32)rc, vm->ring_taken);
+	}
+	return 0;
 }
 
 int kvm_dirty_ring_full(struct vcpu *v, struct err *err)

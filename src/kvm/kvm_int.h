@@ -51,6 +51,8 @@ struct engine_vm {
 	struct mem *mem;
 	int kvm_fd, vm_fd;
 	struct kvm_cpuid2 *cpuid; /* as offered, masked */
+	u64 tsc_base;		  /* guest's TSC less TSC_ADJUST and host's */
+	bool has_tsc_base;	  /* KVM takes offsets */
 	u32 tsc_khz;		  /* of the host's counter, by KVM */
 	size_t run_bytes;
 	struct vcpu *vcpus[VCPUS_MAX];
@@ -72,6 +74,8 @@ struct engine_vm {
 	u32 ring_entries; /* of each vCPU's dirty ring; 0: bitmaps */
 	atomic_bool is_dirty_on;
 	pthread_mutex_t dirty_lock; /* of the rings and all below */
+	bool is_ring_overrun;
+	u32 ring_taken; /* entries collected, not reset yet */
 	struct kvm_dirty_slot dirty[MEM_SLOTS_MAX];
 	size_t dirty_count;
 };
@@ -125,6 +129,7 @@ int kvm_report_error(struct vcpu *v, int code, struct err *err, const char *fmt,
 /* state.c */
 int kvm_vcpu_get(struct vcpu *v, struct vcpu_state *out, struct err *err);
 int kvm_vcpu_set(struct vcpu *v, const struct vcpu_state *in, struct err *err);
+int kvm_set_msr(struct vcpu *v, u32 index, u64 value, struct err *err);
 int kvm_vcpu_power_on(struct vcpu *v, struct err *err);
 /* Takes back what KVM was about to deliver, so that the state is one between
  * instructions. Pure. */
@@ -163,5 +168,7 @@ void kvm_irqfd_del(struct engine_vm *vm, int event_fd);
 /* clock.c */
 int kvm_clock_get(struct engine_vm *vm, u64 *out_ns, struct err *err);
 int kvm_clock_set(struct engine_vm *vm, u64 ns, struct err *err);
-/* The first vCPU's TSC, TSC_ADJUST left out, is now `tsc`. */
-int kvm_clock_follow_tsc(struct vcpu *v, u64 tsc, struct err *err);
+/* With the first vCPU made: the TSC's rate and base. */
+void kvm_clock_init(struct vcpu *v);
+/* The TSC is now `tsc`, of which `adjust` is TSC_ADJUST; and kvmclock. */
+int kvm_clock_set_tsc(struct vcpu *v, u64 tsc, u64 adjust, struct err *err);

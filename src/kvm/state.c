@@ -75,7 +75,7 @@ static int get_one_msr(struct vcpu *v, u32 index, u64 *out)
 	return rc == 1 ? 0 : -ENOENT;
 }
 
-static int set_one_msr(struct vcpu *v, u32 index, u64 value, struct err *err)
+int kvm_set_msr(struct vcpu *v, u32 index, u64 value, struct err *err)
 {
 	struct msr_list list = {
 		.head.nmsrs = 1,
@@ -158,7 +158,7 @@ static int set_msrs(struct vcpu *v, const struct vcpu_state *in,
 			continue;
 		}
 		if (has_msr(v->vm, index))
-			rc = set_one_msr(v, index, value, err);
+			rc = kvm_set_msr(v, index, value, err);
 		else if (value)
 			rc = err_set(err, -ENOTSUP,
 				     "vCPU %u: MSR 0x%x is 0x%llx, and this "
@@ -175,7 +175,7 @@ static int set_late_msr(struct vcpu *v, const struct vcpu_state *in, u32 index,
 {
 	for (u32 i = 0; i < in->msr_count; i++)
 		if (in->msrs[i].index == index && has_msr(v->vm, index))
-			return set_one_msr(v, index, in->msrs[i].data, err);
+			return kvm_set_msr(v, index, in->msrs[i].data, err);
 	return 0;
 }
 
@@ -310,8 +310,7 @@ static int set_xcrs(struct vcpu *v, const struct vcpu_state *in,
 	return KVM_IOCTL(v->fd, KVM_SET_XCRS, &in->xcrs, err);
 }
 
-static int set_clock(struct vcpu *v, const struct vcpu_state *in,
-		     struct err *err)
+static int set_tsc(struct vcpu *v, const struct vcpu_state *in, struct err *err)
 {
 	u64 tsc = 0, adjust = 0;
 	bool has_tsc = false;
@@ -324,7 +323,7 @@ static int set_clock(struct vcpu *v, const struct vcpu_state *in,
 			adjust = in->msrs[i].data;
 		}
 	}
-	return has_tsc ? kvm_clock_follow_tsc(v, tsc - adjust, err) : 0;
+	return has_tsc ? kvm_clock_set_tsc(v, tsc, adjust, err) : 0;
 }
 
 /* From and to KVM_MP_STATE_HALTED only between instructions: vcpu_run() is
@@ -348,9 +347,7 @@ static int set_all(struct vcpu *v, const struct vcpu_state *in, struct err *err)
 	if (rc >= 0)
 		rc = set_msrs(v, in, err);
 	if (rc >= 0)
-		rc = set_late_msr(v, in, X86_MSR_TSC, err);
-	if (rc >= 0 && v->id == 0)
-		rc = set_clock(v, in, err);
+		rc = set_tsc(v, in, err);
 	if (rc >= 0)
 		rc = KVM_IOCTL(v->fd, KVM_SET_LAPIC, &in->lapic, err);
 	if (rc >= 0)
@@ -459,6 +456,8 @@ int kvm_vcpu_power_on(struct vcpu *v, struct err *err)
 	if (!vs)
 		return err_set(err, -ENOMEM, "out of memory");
 	find_msrs(v);
+	if (!v->vm->vcpus[v->id])
+		kvm_clock_init(v);
 	rc = get_msrs(v, vs, err);
 	tsc = find_msr(vs, X86_MSR_TSC);
 	adjust = find_msr(vs, X86_MSR_TSC_ADJUST);

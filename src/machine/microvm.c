@@ -181,12 +181,14 @@ static struct kvm_cpuid2 *cpuid_of_both(u32 vcpus)
 	return out;
 }
 
-struct micro *micro_new(const struct engine_ops *ops, u32 vcpus)
+static struct micro *new_with(const struct engine_ops *ops, u32 vcpus,
+			      bool no_dirty_ring)
 {
 	static const struct engine_irqchip_ops irqchip = {pic_ack, eoi};
 	struct mem_slot slot = {.size = MICRO_RAM};
 	struct engine_vm_config cfg = {.vcpu_count = vcpus,
-				       .irqchip = &irqchip};
+				       .irqchip = &irqchip,
+				       .no_dirty_ring = no_dirty_ring};
 	struct micro *m = calloc(1, sizeof(*m));
 	struct err err = {0};
 
@@ -210,6 +212,20 @@ struct micro *micro_new(const struct engine_ops *ops, u32 vcpus)
 		if (ops->vcpu_create(m->vm, i, &m->v[i], &err) < 0)
 			fail_msg("%s: %s", ops->name, err.text);
 	return m;
+}
+
+struct micro *micro_new(const struct engine_ops *ops, u32 vcpus)
+{
+	return new_with(ops, vcpus, false);
+}
+
+struct micro *micro_new_kvm(u32 vcpus, bool no_dirty_ring)
+{
+	const char *why = micro_no_kvm();
+
+	if (why)
+		micro_skip("%s", why);
+	return new_with(&engine_kvm, vcpus, no_dirty_ring);
 }
 
 void micro_free(struct micro *m)

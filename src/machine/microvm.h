@@ -93,6 +93,8 @@ void micro_skip(const char *fmt, ...) PRINTF_LIKE(1, 2) NORETURN;
 bool micro_is_real_kvm(void);
 
 struct micro *micro_new(const struct engine_ops *ops, u32 vcpus);
+/* KVM only, or the test is skipped; the dirty log with rings or bitmaps. */
+struct micro *micro_new_kvm(u32 vcpus, bool no_dirty_ring);
 void micro_free(struct micro *m);
 /* Code at MICRO_CODE and the vCPUs' state to start it in `mode`. */
 void micro_load(struct micro *m, enum micro_mode mode, const u8 *code,

@@ -237,7 +237,7 @@ static const struct rule allowed[] = {
 	KVM(KVM_RESET_DIRTY_RINGS),
 	KVM(KVM_GET_CLOCK),
 	KVM(KVM_SET_CLOCK),
-	KVM(KVM_GET_TSC_KHZ),
+	KVM(KVM_SET_DEVICE_ATTR), /* a vCPU's TSC offset */
 	/* ... and a vCPU's state: reset, registers in a report, snapshots. */
 	KVM(KVM_GET_REGS),
 	KVM(KVM_SET_REGS),
