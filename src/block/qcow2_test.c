@@ -550,6 +550,39 @@ static void layers_must_be_as_the_image_says(void **state)
 	images_end(&t);
 }
 
+static void a_file_that_shrinks_while_open_is_an_error(void **state)
+{
+	enum {
+		L1 = 3 * 65536,
+		L2 = 4 * 65536,
+		DATA = 5 * 65536,
+		END = 6 * 65536
+	};
+	struct block_open how = {.format = "qcow2", .is_read_only = true};
+	struct block_node *node;
+	struct images t;
+	static u8 b[END];
+	u8 bytes[4096];
+	int fd;
+
+	(void)state;
+	images_begin(&t);
+	header_make(b);
+	put64(b + L1, L2);
+	put64(b + L2, DATA);
+	file_put(&t, "a", b, sizeof(b));
+	fd = file_open(&t, "a", O_RDWR);
+	assert_int_equal(block_open_fd(t.loop, file_open(&t, "a", O_RDONLY),
+				       &how, &node, NULL),
+			 0);
+	assert_int_equal(disk_do(node, BLOCK_READ, 0, bytes, 4096), 0);
+	assert_int_equal(ftruncate(fd, DATA), 0);
+	assert_int_equal(disk_do(node, BLOCK_READ, 0, bytes, 4096), -EIO);
+	close(fd);
+	block_close(node);
+	images_end(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -562,6 +595,7 @@ int main(void)
 		cmocka_unit_test(a_truncated_header_is_refused),
 		cmocka_unit_test(an_unknown_feature_is_named),
 		cmocka_unit_test(a_damaged_table_is_an_error),
+		cmocka_unit_test(a_file_that_shrinks_while_open_is_an_error),
 		cmocka_unit_test(layers_must_be_as_the_image_says),
 	};
 

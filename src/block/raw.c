@@ -31,6 +31,7 @@ struct slot {
 	struct file_io_step step;
 	struct block_request *req; /* NULL: free */
 	bool writes_zeroes;	   /* the allocation call was refused */
+	u64 file_bytes;		   /* when the step was submitted */
 };
 
 struct raw_node {
@@ -127,6 +128,7 @@ static void step_submit(struct raw_node *r, struct slot *s)
 	struct file_io_step *step = &s->step;
 
 	step->offset = req->offset + req->progress;
+	s->file_bytes = r->node.file_bytes;
 	switch (req->op) {
 	case BLOCK_READ:
 		step->kind = FILE_READ;
@@ -216,7 +218,8 @@ static int step_result(struct raw_node *r, struct slot *s)
 	if (result < 0 || s->step.kind == FILE_SYNC ||
 	    s->step.kind == FILE_ALLOCATE)
 		return result;
-	if (result == 0 && r->grows && req->op == BLOCK_READ) {
+	if (result == 0 && r->grows && req->op == BLOCK_READ &&
+	    s->step.offset >= s->file_bytes) {
 		read_zeroes(req);
 		return 0;
 	}
