@@ -3,7 +3,7 @@ BUILD := build
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: all test test-guest fuzz format run bench bench-quick install setup clean
+.PHONY: all test test-guest test-kvm fuzz format run bench bench-quick install setup clean
 all: setup
 	@ninja -C $(BUILD) --quiet
 
@@ -14,6 +14,11 @@ setup:
 test: setup
 	@scripts/setup test
 	@tests/run --all
+
+# All of it, with machines on KVM; for a host that has one: docs/kvm.md.
+test-kvm: setup
+	@scripts/setup test
+	@tests/run --kvm
 
 # Programs of Debian's packages in Debian guests: docs/instruction-tests.md.
 test-guest: setup

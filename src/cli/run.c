@@ -61,7 +61,9 @@ void machine_options_init(void *values)
 	o->memory_bytes = GIB;
 	o->network = "user";
 	o->console = "serial";
-	o->engine = "auto";
+	o->engine = getenv("SKERRY_ENGINE");
+	if (!o->engine || !o->engine[0])
+		o->engine = "auto";
 	o->timeout_s = 900;
 }
 

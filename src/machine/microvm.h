@@ -87,7 +87,8 @@ struct micro {
 
 /* NULL: KVM runs here at all; else why it does not. */
 const char *micro_no_kvm(void);
-/* Ends the test as skipped, for the reason given. */
+/* Ends the test as skipped, for the reason given; as failed where
+ * SKERRY_NEEDS_KVM is set (make test-kvm). */
 void micro_skip(const char *fmt, ...) PRINTF_LIKE(1, 2) NORETURN;
 /* True when the probe calls this KVM good: then nothing may be missing. */
 bool micro_is_real_kvm(void);

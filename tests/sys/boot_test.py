@@ -140,7 +140,7 @@ def the_translator_does_what_the_interpreter_does_while_linux_boots():
     status, out, err = boot("--kernel", debian_kernel(), "--initrd", rd,
                             "--append", APPEND, "--memory", "256M",
                             "--network", "none", "--verbose",
-                            "--lockstep", "20", timeout=150)
+                            "--lockstep", "20", "--engine", "soft", timeout=150)
     has(out, "checked")
     same(status, 0, err)
     checks = int(re.search(r'"lockstep-checks": (\d+)', err).group(1))
@@ -150,7 +150,8 @@ def the_translator_does_what_the_interpreter_does_while_linux_boots():
 
 def lockstep_is_for_one_cpu():
     status, out, err = boot("--kernel", debian_kernel(), "--cpus", "2",
-                            "--lockstep", "1", *SMALL)
+                            "--lockstep", "1", "--engine", "soft",
+                            *SMALL)
     same(status, 1)
     has(err, "lockstep is for one vCPU")
 

@@ -50,7 +50,8 @@ def mappings(pid):
 
 def a_running_machine_is_confined_and_never_w_and_x():
     env = private_env("confined")
-    p = boot(env, "echo UP; sleep 4; poweroff -f\n", "conf")
+    p = boot(env, "echo UP; sleep 4; poweroff -f\n", "conf",
+             "--engine", "soft")
     pid, = vmms()
     for task in os.listdir("/proc/%d/task" % pid):
         with open("/proc/%d/task/%s/status" % (pid, task)) as f:
