@@ -47,6 +47,15 @@ const struct control_method_row control_methods[CONTROL_METHOD_COUNT] = {
 		"machine.kill", "{}", "", "{}; the vmm ends at once", 0, 0},
 	[CONTROL_MACHINE_RESET] = {
 		"machine.reset", "{}", "", "{}", 0, 0},
+	[CONTROL_MACHINE_PAUSE] = {
+		"machine.pause", "{}", "", "{}; vCPUs and clock stand", 0, 0},
+	[CONTROL_MACHINE_RESUME] = {
+		"machine.resume", "{}", "", "{}", 0, 0},
+	[CONTROL_SNAPSHOT_CREATE] = {
+		"snapshot.create", "{}",
+		"the state file and the memory file: regular, empty, writable",
+		"{pause_ns, memory_bytes, written_bytes, state_bytes} when "
+		"both are on the disk; 'progress' events before", 2, 2},
 };
 
 const char *const control_exit_names[CONTROL_EXIT_COUNT] = {

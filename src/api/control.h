@@ -38,6 +38,9 @@ enum control_method {
 	CONTROL_MACHINE_STOP,
 	CONTROL_MACHINE_KILL,
 	CONTROL_MACHINE_RESET,
+	CONTROL_MACHINE_PAUSE,
+	CONTROL_MACHINE_RESUME,
+	CONTROL_SNAPSHOT_CREATE,
 	CONTROL_METHOD_COUNT,
 };
 
@@ -104,6 +107,8 @@ int control_call(int fd, enum control_method method, json_t *params,
 
 /* Names of events, and the values of "reason" in "exited". */
 #define CONTROL_EVENT_AGENT_READY "agent-ready" /* {hostname} */
+/* {done, total}: bytes, of the snapshot that this client asked for. */
+#define CONTROL_EVENT_PROGRESS "progress"
 /* {reason, status, detail}: status is the exit status that `skerry run`
  * should give, detail is text for a person (the registers at a triple
  * fault), "" when there is nothing to say. Sent last, before the vmm ends. */

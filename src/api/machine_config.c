@@ -95,6 +95,10 @@ static const struct field config_fields[] = {
 	 .doc = "CPU engine"},
 	{"cpu_model", STR(api_machine_config, cpu_model),
 	 .doc = "CPU model; empty for the default"},
+	{"restore_state_fd", FIELD_FD, CFG(restore_state_fd),
+	 .doc = "a snapshot's state file: the machine goes on from there"},
+	{"restore_memory_fd", FIELD_FD, CFG(restore_memory_fd),
+	 .doc = "its memory file"},
 	{"kernel_fd", FIELD_FD, CFG(kernel_fd),
 	 .doc = "kernel for direct boot"},
 	{"initrd_fd", FIELD_FD, CFG(initrd_fd),
@@ -175,6 +179,7 @@ void api_machine_config_init(struct api_machine_config *c)
 	c->memory_bytes = GIB;
 	c->kernel_fd = c->initrd_fd = c->debugcon_fd = -1;
 	c->serial_fd = c->console_log_fd = c->listen_fd = -1;
+	c->restore_state_fd = c->restore_memory_fd = -1;
 	c->vsock_cid = 3;
 	c->log_level = 1;
 }

@@ -54,6 +54,9 @@ struct api_machine_config {
 	enum api_engine engine;
 	char cpu_model[32]; /* "" for the default */
 
+	/* A snapshot's two files: the machine goes on from there. */
+	int restore_state_fd, restore_memory_fd;
+
 	int kernel_fd; /* -1: no direct boot */
 	int initrd_fd;
 	char append[API_APPEND_MAX]; /* kernel command line */

@@ -67,6 +67,16 @@ static void device_state(struct device *dev, struct state *s)
 	st_end(s);
 }
 
+void device_list_drain(struct device_list *l)
+{
+	list_for_each (it, &l->devices) {
+		struct device *dev = list_entry(it, struct device, link);
+
+		if (dev->ops->drain)
+			dev->ops->drain(dev);
+	}
+}
+
 void device_list_state(struct device_list *l, struct state *s)
 {
 	u32 have = 0, n;

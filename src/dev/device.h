@@ -20,6 +20,9 @@ struct device_ops {
 	/* One visitor for save, load and dump; range checks with st_require.
 	 * NULL: the device has no guest-visible state. */
 	void (*state)(struct device *dev, struct state *s);
+	/* Ends what is in flight, before the first device is saved: it may
+	 * interrupt. Optional, as all below. */
+	void (*drain)(struct device *dev);
 	/* After a successful load: re-arm timers, re-drive lines, remap. */
 	void (*post_load)(struct device *dev);
 	void (*free)(struct device *dev);
@@ -41,6 +44,8 @@ void device_init(struct device *dev, const struct device_ops *ops,
 void device_list_add(struct device_list *l, struct device *dev);
 struct device *device_list_find(struct device_list *l, const char *name);
 void device_list_reset(struct device_list *l);
+/* Before a save, so that no interrupt comes behind its controller's. */
+void device_list_drain(struct device_list *l);
 /* Each device in a group of its name, headed by its type. A load checks that
  * the same devices exist, then calls post_load on each. */
 void device_list_state(struct device_list *l, struct state *s);

@@ -53,6 +53,13 @@ void hw_clock_start(struct hw_clock *c)
 		timer_to_loop(list_entry(it, struct hw_timer, link));
 }
 
+void hw_clock_set(struct hw_clock *c, u64 now_ns)
+{
+	ASSERT(c->is_stopped);
+	c->stopped_ns = now_ns;
+	c->stopped_wall_ns = clock_wall_ns();
+}
+
 void hw_clock_stop(struct hw_clock *c)
 {
 	if (c->is_stopped)

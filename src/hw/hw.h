@@ -37,6 +37,8 @@ void hw_clock_start(struct hw_clock *c);
 void hw_clock_stop(struct hw_clock *c);
 /* Moves a stopped clock and runs the timers that come due, in order. */
 void hw_clock_advance(struct hw_clock *c, u64 ns);
+/* Sets a stopped clock, before timers are armed: for a load. */
+void hw_clock_set(struct hw_clock *c, u64 now_ns);
 u64 hw_now(const struct hw_clock *c);
 u64 hw_wall(const struct hw_clock *c);
 

@@ -33,6 +33,7 @@ struct machine_config {
 	u64 memory_bytes; /* whole MiB */
 	enum machine_engine engine;
 	const char *cpu_model; /* NULL: default */
+	int memory_fd; /* RAM as a snapshot left it; -1: zeroes */
 	int kernel_fd;
 	int module_fds[BOOT_MODULES_MAX];
 	size_t module_count;

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -13,7 +12,7 @@
 #include "base/log.h"
 #include "dev/device.h"
 #include "hw/acpi_pm.h"
-#include "os/memfd.h"
+#include "os/ram.h"
 #include "soft/soft.h"
 #include "virtio/vsock.h"
 #include "x86/cpuid.h"
@@ -51,10 +50,12 @@ static int ram_create(struct machine *m, struct err *err)
 	u64 size = m->cfg.memory_bytes;
 	int rc;
 
-	rc = os_ram_alloc(size, "guest-ram", &m->ram.hva, &m->ram.fd, err);
+	if (m->cfg.memory_fd >= 0)
+		rc = os_ram_map(m->cfg.memory_fd, size, &m->ram.hva, err);
+	else
+		rc = os_ram_alloc(size, &m->ram.hva, err);
 	if (rc < 0)
-		return err_wrap(err, "allocate %llu MiB for the guest",
-				(unsigned long long)(size / MIB));
+		return rc;
 	m->ram.size = size;
 	m->low_ram_top = MIN(size, MAP_LOW_RAM_MAX);
 	m->high_ram_size = size - m->low_ram_top;
@@ -178,7 +179,6 @@ int machine_new(const struct machine_config *cfg, struct loop *loop,
 	m->cfg = *cfg;
 	m->loop = loop;
 	m->events = *events;
-	m->ram.fd = -1;
 	m->mem = mem_new();
 	m->router = irq_router_new();
 	ASSERT(m->mem && m->router && copy_strings(m) == 0);
@@ -233,8 +233,9 @@ void machine_free(struct machine *m)
 	irq_router_free(m->router);
 	mem_free(m->mem);
 	if (m->ram.hva)
-		os_ram_free(m->ram.hva, m->ram.size, m->ram.fd);
+		os_ram_free(m->ram.hva, m->ram.size);
 	close_fd(&m->cfg.kernel_fd);
+	close_fd(&m->cfg.memory_fd);
 	for (size_t i = 0; i < m->cfg.module_count; i++)
 		close_fd(&m->cfg.module_fds[i]);
 	close_fd(&m->cfg.debugcon_fd);
@@ -431,11 +432,7 @@ int machine_vsock_listen(struct machine *m, u32 port)
 
 void machine_info(struct machine *m, struct machine_info *out)
 {
-	struct stat st;
-
 	memset(out, 0, sizeof(*out));
-	if (fstat(m->ram.fd, &st) == 0)
-		out->ram_used_bytes = (u64)st.st_blocks * 512;
 	out->engine = m->engine->name;
 	snprintf(out->engine_reason, sizeof(out->engine_reason), "%s",
 		 m->engine_reason);

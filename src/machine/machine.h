@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "cpu/engine.h"
 #include "dev/chardev.h"
@@ -49,6 +50,17 @@ void machine_free(struct machine *m);
 int machine_start(struct machine *m, struct err *err);
 void machine_pause(struct machine *m); /* returns when all are parked */
 void machine_resume(struct machine *m);
+/* The paused machine as bytes: configuration it depends on, clock, devices,
+ * vCPUs; RAM apart. What is in flight ends first. */
+int machine_save(struct machine *m, struct buf *out, struct err *err);
+/* In place of machine_start(), into a machine of the same configuration that
+ * has never run, with its RAM in config.memory_fd; machine_resume() then runs
+ * it. The bytes are hostile: -EINVAL and why; the machine is of no use
+ * then. Called without the device lock, before the loop runs. */
+int machine_load(struct machine *m, const void *bytes, size_t len,
+		 struct err *err);
+/* All of RAM, as the guest has it. Stable only while paused. */
+const u8 *machine_ram(const struct machine *m, u64 *out_bytes);
 bool machine_is_running(const struct machine *m);
 bool machine_is_on_kvm(const struct machine *m); /* known once it is built */
 void machine_power_button(struct machine *m);
@@ -64,7 +76,6 @@ struct machine_info {
 	const char *engine;	 /* "soft" */
 	char engine_reason[256]; /* why it was chosen */
 	u64 cpu_ns;		 /* of the whole process */
-	u64 ram_used_bytes;	 /* what the host has given for guest RAM */
 	struct engine_stat stats[128];
 	size_t stat_count;
 };

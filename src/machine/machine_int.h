@@ -3,6 +3,7 @@
  *   machine.c  creation, start, end, reset
  *   vcpus.c    vCPU threads, pause and resume
  *   chipset.c  address map and devices
+ *   state.c    all of it as a stream of fields
  *   cpu_start.c  a boot entry as vCPU state; registers as text
  *   select.c   which engine
  */
@@ -92,7 +93,6 @@ struct machine {
 	struct {
 		u8 *hva;
 		u64 size;
-		int fd;
 	} ram;
 	u8 uuid[16]; /* random, for SMBIOS */
 	gpa_t low_ram_top;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "os/fdpass.h"
 #include "os/file.h"
-#include "os/memfd.h"
+#include "os/ram.h"
 #include "os/spawn.h"
 #include "os/thread.h"
 #include "test/test.h"
@@ -14,27 +14,61 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-static void ram_is_zero_shared_and_cannot_be_resized(void **state)
+static void ram_is_zero_and_stays_with_a_child_as_it_was(void **state)
 {
 	struct err err = {0};
-	u8 *hva, *other;
-	int fd;
+	int go[2], status;
+	pid_t child;
+	u8 *hva;
 
 	(void)state;
-	assert_int_equal(os_ram_alloc(MIB, "test-ram", &hva, &fd, NULL), 0);
-	assert_int_equal(hva[0] | hva[MIB - 1], 0);
-	other = mmap(NULL, MIB, PROT_READ, MAP_SHARED, fd, 0);
-	assert_ptr_not_equal(other, MAP_FAILED);
+	assert_int_equal(os_ram_alloc(4 * MIB, &hva, NULL), 0);
+	assert_int_equal(hva[0] | hva[4 * MIB - 1], 0);
 	hva[4097] = 42;
-	assert_int_equal(other[4097], 42);
-	assert_int_equal(ftruncate(fd, 0), -1);
-	assert_int_equal(ftruncate(fd, 2 * MIB), -1);
-	munmap(other, MIB);
-	os_ram_free(hva, MIB, fd);
-	assert_int_equal(os_ram_alloc(100, "odd", &hva, &fd, &err), -EINVAL);
-	assert_int_equal(os_ram_alloc(0, "none", &hva, &fd, &err), -EINVAL);
+	assert_int_equal(pipe(go), 0);
+	child = fork();
+	if (child == 0) {
+		u8 c;
+
+		_exit(read(go[0], &c, 1) == 1 ? hva[4097] : 1);
+	}
+	hva[4097] = 43;
+	assert_int_equal(write(go[1], "x", 1), 1);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(WEXITSTATUS(status), 42);
+	close(go[0]);
+	close(go[1]);
+	os_ram_free(hva, 4 * MIB);
+	assert_int_equal(os_ram_alloc(100, &hva, &err), -EINVAL);
+	assert_int_equal(os_ram_alloc(0, &hva, &err), -EINVAL);
+}
+
+static void ram_of_a_file_is_private_and_of_its_size(void **state)
+{
+	char path[] = "/tmp/skerry-ram-XXXXXX";
+	int fd = mkstemp(path), null = open("/dev/null", O_RDWR);
+	struct err err = {0};
+	u8 *hva, byte;
+
+	(void)state;
+	assert_true(fd >= 0 && null >= 0);
+	unlink(path);
+	assert_int_equal(ftruncate(fd, MIB), 0);
+	assert_int_equal(pwrite(fd, "a", 1, 5000), 1);
+	assert_int_equal(os_ram_map(fd, 2 * MIB, &hva, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "1048576 bytes, not 2097152"));
+	assert_int_equal(os_ram_map(null, MIB, &hva, &err), -EINVAL);
+	assert_int_equal(os_ram_map(fd, MIB, &hva, &err), 0);
+	assert_int_equal(hva[5000], 'a');
+	hva[5000] = 'b';
+	assert_int_equal(pread(fd, &byte, 1, 5000), 1);
+	assert_int_equal(byte, 'a');
+	os_ram_free(hva, MIB);
+	close(fd);
+	close(null);
 }
 
 static void messages_carry_descriptors(void **state)
@@ -245,7 +279,8 @@ static void a_program_that_is_missing_is_an_error(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(ram_is_zero_shared_and_cannot_be_resized),
+		cmocka_unit_test(ram_is_zero_and_stays_with_a_child_as_it_was),
+		cmocka_unit_test(ram_of_a_file_is_private_and_of_its_size),
 		cmocka_unit_test(messages_carry_descriptors),
 		cmocka_unit_test(
 			surplus_descriptors_and_long_messages_are_refused),

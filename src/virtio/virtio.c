@@ -291,15 +291,19 @@ void virtio_config_write(struct virtio_device *d, u64 off, unsigned size, u32 v)
 	d->ops->config_write(d, (u32)off, size, v);
 }
 
+void virtio_drain(struct virtio_device *d)
+{
+	if (d->ops->drain)
+		d->ops->drain(d);
+	ASSERT(d->async_count == 0);
+}
+
 void virtio_state(struct virtio_device *d, struct state *s)
 {
 	char name[16];
 
-	if (!state_is_loading(s)) {
-		if (d->ops->drain)
-			d->ops->drain(d);
-		ASSERT(d->async_count == 0);
-	}
+	if (!state_is_loading(s))
+		virtio_drain(d);
 	/* A failed device keeps what it had popped: only a reset helps. */
 	for (u16 i = 0; i < d->queue_count; i++)
 		if (d->status & VIRTIO_CONFIG_S_NEEDS_RESET)

@@ -160,7 +160,9 @@ void virtio_config_write(struct virtio_device *d, u64 off, unsigned size,
 			 u32 v);
 /* Power-on reset: ends what is in flight first. On the home loop. */
 void virtio_reset_now(struct virtio_device *d);
-/* Ends what is in flight before a save. The machine drains its devices before
- * it saves the first one, so that no interrupt is lost. */
+/* Ends what is in flight. On the home loop. */
+void virtio_drain(struct virtio_device *d);
+/* The machine drains its devices before it saves the first one, so that no
+ * interrupt is lost. */
 void virtio_state(struct virtio_device *d, struct state *s);
 void virtio_post_load(struct virtio_device *d);

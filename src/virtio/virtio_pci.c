@@ -452,6 +452,11 @@ static void vp_reset(struct device *dev)
 	doorbells_sync(vp);
 }
 
+static void vp_drain(struct device *dev)
+{
+	virtio_drain(vp_of_dev(dev)->vdev);
+}
+
 static void vp_state(struct device *dev, struct state *s)
 {
 	struct virtio_pci *vp = vp_of_dev(dev);
@@ -594,6 +599,7 @@ int virtio_pci_plug(struct virtio_device *d, const struct virtio_attach *at,
 	vp->dev_ops = (struct device_ops){
 		.type = d->ops->type,
 		.reset = vp_reset,
+		.drain = vp_drain,
 		.state = vp_state,
 		.post_load = vp_post_load,
 		.free = vp_free,

@@ -62,6 +62,7 @@ int config_from_api(const struct api_machine_config *api, int *fds,
 	out->memory_bytes = api->memory_bytes;
 	out->engine = engine_from_api(api->engine);
 	out->cpu_model = api->cpu_model[0] ? api->cpu_model : NULL;
+	out->memory_fd = take_fd(fds, api->restore_memory_fd);
 	out->kernel_fd = take_fd(fds, api->kernel_fd);
 	if (api->initrd_fd >= 0)
 		out->module_fds[out->module_count++] =

@@ -131,6 +131,10 @@ static int vmm_create(struct vmm *v, json_t *params, int *fds, size_t fd_count,
 	rc = machine_new(&cfg, v->loop, v->console, &events, &v->machine, err);
 	if (rc < 0)
 		return rc;
+	if (v->config.restore_state_fd >= 0)
+		rc = snapshot_restore(v, fds[v->config.restore_state_fd], err);
+	if (rc < 0)
+		return rc;
 	if (v->config.vsock_cid)
 		machine_vsock_listen(v->machine, AGENT_READY_PORT);
 	rc = console_add(v, fds, v->config.console_log_fd, false,
@@ -176,7 +180,9 @@ static void start_machine(void *opaque)
 	struct vmm *v = opaque;
 	struct err err = {0};
 
-	if (machine_start(v->machine, &err) < 0)
+	if (v->config.restore_state_fd >= 0)
+		machine_resume(v->machine);
+	else if (machine_start(v->machine, &err) < 0)
 		vmm_exit(v, CONTROL_EXIT_ERROR, 1, err.text);
 }
 
@@ -217,6 +223,7 @@ static void vmm_fini(struct vmm *v)
 	if (v->has_exited)
 		log_info("machine '%s' ended: %s", v->config.name,
 			 control_exit_names[v->exit_reason]);
+	snapshot_fini(v);
 	ready_fini(v);
 	if (v->machine && v->has_exited)
 		vmm_log_statistics(v);
@@ -254,6 +261,7 @@ int main(int argc, char **argv)
 	ASSERT(v);
 	v->listen_fd = -1;
 	v->status_fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	v->smaps_fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
 	v->started_ns = clock_mono_ns();
 	list_init(&v->clients);
 	list_init(&v->hellos);

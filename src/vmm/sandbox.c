@@ -17,6 +17,8 @@
  *   fcntl       F_SETOWN and F_SETSIG signal other processes: a list of
  *               commands
  *   ioctl       TIOCSTI types into a terminal: a list of requests
+ *   clone       of a process, not a thread: it has this filter, too, and can
+ *               do nothing more
  *   clone3      its flags are in memory, which a filter cannot read: it does
  *               not exist (ENOSYS), glibc then uses clone
  *   32-bit and x32 calls  another architecture's table: killed
@@ -38,6 +40,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <sched.h>
+#include <signal.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -192,6 +195,11 @@ static const struct rule allowed[] = {
 	ALLOW(membarrier),
 	/* Threads. */
 	ALLOW_IF(clone, {0, THREAD_FLAGS | NAMESPACE_FLAGS, THREAD_FLAGS}),
+	/* The child that saves memory: under this filter, too. */
+	ALLOW_IF(clone, {0, EXACT, SIGCHLD}),
+	ALLOW(close_range),
+	ALLOW(wait4),
+	ALLOW(pipe2),
 	ALLOW(set_robust_list),
 	ALLOW(rseq),
 	ALLOW(gettid),

@@ -23,10 +23,11 @@ struct client {
 	struct loop_fd handle;
 	int fd;
 	bool is_subscribed;
+	json_int_t request_id; /* of the request that is being handled */
 };
 
-/* A method: fills *out_result (may stay NULL) or err. Takes the descriptors
- * that it sets to -1 in fds. */
+/* A method: fills *out_result (may stay NULL) or err, or answers later. Takes
+ * the descriptors that it sets to -1 in fds. */
 typedef int (*method_fn)(struct vmm *v, struct client *c, json_t *params,
 			 int *fds, json_t **out_result, struct err *err);
 
@@ -50,6 +51,7 @@ static int method_status(struct vmm *v, struct client *c, json_t *params,
 			 int *fds, json_t **out_result, struct err *err)
 {
 	struct machine_info info;
+	struct vmm_memory memory;
 	struct control_status st = {
 		.is_agent_ready = v->is_agent_ready,
 		.cpus = v->config.cpus,
@@ -59,12 +61,15 @@ static int method_status(struct vmm *v, struct client *c, json_t *params,
 	};
 
 	machine_info(v->machine, &info);
+	vmm_memory(v, &info, &memory);
 	st.cpu_ns = info.cpu_ns;
-	st.guest_resident_bytes = info.ram_used_bytes;
-	st.resident_bytes = info.ram_used_bytes + vmm_own_kib(v, &info) * KIB;
+	st.guest_resident_bytes = memory.guest_kib * KIB;
+	st.resident_bytes = (memory.guest_kib + memory.anon_kib +
+			     memory.file_kib + memory.code_kib) *
+			    KIB;
 	st.instructions = stat_value(&info, "instructions");
 	snprintf(st.state, sizeof(st.state), "%s",
-		 machine_is_running(v->machine) ? "running" : "stopped");
+		 machine_is_running(v->machine) ? "running" : "paused");
 	snprintf(st.engine, sizeof(st.engine), "%s", info.engine);
 	snprintf(st.engine_reason, sizeof(st.engine_reason), "%s",
 		 info.engine_reason);
@@ -79,7 +84,7 @@ static int method_statistics(struct vmm *v, struct client *c, json_t *params,
 	return 0;
 }
 
-static void send_event(struct client *c, json_t *event)
+void server_event(struct client *c, json_t *event)
 {
 	if (control_send(c->fd, event, NULL, 0, NULL) < 0)
 		log_debug("a client does not take events");
@@ -92,7 +97,7 @@ static int method_subscribe(struct vmm *v, struct client *c, json_t *params,
 	c->is_subscribed = true;
 	/* What the client would otherwise have missed. */
 	if (v->is_agent_ready)
-		send_event(c, ready_event(v));
+		server_event(c, ready_event(v));
 	return 0;
 }
 
@@ -151,6 +156,26 @@ static int method_reset(struct vmm *v, struct client *c, json_t *params,
 	return 0;
 }
 
+static int method_pause(struct vmm *v, struct client *c, json_t *params,
+			int *fds, json_t **out_result, struct err *err)
+{
+	machine_pause(v->machine);
+	return 0;
+}
+
+static int method_resume(struct vmm *v, struct client *c, json_t *params,
+			 int *fds, json_t **out_result, struct err *err)
+{
+	machine_resume(v->machine);
+	return 0;
+}
+
+static int method_snapshot(struct vmm *v, struct client *c, json_t *params,
+			   int *fds, json_t **out_result, struct err *err)
+{
+	return snapshot_create(v, c, c->request_id, fds, err);
+}
+
 static const method_fn methods[CONTROL_METHOD_COUNT] = {
 	[CONTROL_MACHINE_CREATE] = method_create,
 	[CONTROL_STATUS] = method_status,
@@ -161,14 +186,38 @@ static const method_fn methods[CONTROL_METHOD_COUNT] = {
 	[CONTROL_MACHINE_STOP] = method_stop,
 	[CONTROL_MACHINE_KILL] = method_kill,
 	[CONTROL_MACHINE_RESET] = method_reset,
+	[CONTROL_MACHINE_PAUSE] = method_pause,
+	[CONTROL_MACHINE_RESUME] = method_resume,
+	[CONTROL_SNAPSHOT_CREATE] = method_snapshot,
 };
 
 static void client_free(struct client *c)
 {
+	snapshot_client_gone(c->vmm, c);
 	loop_fd_del(&c->handle);
 	list_del(&c->link);
 	close(c->fd);
 	free(c);
+}
+
+static bool answer(struct client *c, json_int_t id, int rc, json_t *result,
+		   const struct err *err)
+{
+	json_t *msg = rc < 0 ? control_error_new(id, err)
+			     : control_result_new(id, result);
+	bool ok = control_send(c->fd, msg, NULL, 0, NULL) == 0;
+
+	if (rc < 0)
+		json_decref(result);
+	json_decref(msg);
+	return ok;
+}
+
+void server_answer(struct client *c, json_int_t id, int rc, json_t *result,
+		   const struct err *err)
+{
+	if (!answer(c, id, rc, result, err))
+		log_debug("a client does not take its answer");
 }
 
 /* Answers one request; false when the client does not take the answer. */
@@ -177,18 +226,14 @@ static bool client_request(struct client *c, json_t *msg, int *fds,
 {
 	struct control_request req;
 	struct err err = {0};
-	json_t *result = NULL, *answer;
-	bool ok;
+	json_t *result = NULL;
 	int rc = control_request_parse(msg, fd_count, &req, &err);
 
+	c->request_id = req.id;
 	if (rc == 0)
 		rc = methods[req.method](c->vmm, c, req.params, fds, &result,
 					 &err);
-	answer = rc < 0 ? control_error_new(req.id, &err)
-			: control_result_new(req.id, result);
-	ok = control_send(c->fd, answer, NULL, 0, NULL) == 0;
-	json_decref(answer);
-	return ok;
+	return rc == METHOD_LATER || answer(c, req.id, rc, result, &err);
 }
 
 static void client_event(struct loop_fd *h, u32 events)
@@ -264,7 +309,7 @@ void server_broadcast(struct vmm *v, json_t *event)
 		struct client *c = list_entry(it, struct client, link);
 
 		if (c->is_subscribed)
-			send_event(c, json_incref(event));
+			server_event(c, json_incref(event));
 	}
 	json_decref(event);
 }

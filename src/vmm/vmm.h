@@ -11,6 +11,7 @@
  *   config.c  the API's configuration to the machine's
  *   sandbox.c what the process may ask of the kernel afterwards
  *   ready.c   the agent's ready notice
+ *   snapshot.c  snapshots: making them, going on from them
  *   statistics.c  what the machine has cost
  */
 #pragma once
@@ -34,6 +35,8 @@ struct vmm {
 	struct loop_fd signals;
 	int signal_fd;
 	int status_fd;	    /* /proc/self/status */
+	int smaps_fd;	    /* /proc/self/smaps */
+	struct snapshot *snapshot; /* the one being made, or NULL */
 	struct list hellos; /* agents that are saying hello */
 	u64 started_ns;
 	bool is_agent_ready;
@@ -45,6 +48,13 @@ struct vmm {
 };
 
 /* server.c */
+struct client;
+/* What a method returns that answers later, by server_answer(). */
+#define METHOD_LATER 1
+/* rc 0: result (stolen, NULL: {}), else err. */
+void server_answer(struct client *c, json_int_t id, int rc, json_t *result,
+		   const struct err *err);
+void server_event(struct client *c, json_t *event); /* steals */
 int server_add_client(struct vmm *v, int fd, bool is_subscribed);
 int server_listen(struct vmm *v, int fd);
 void server_broadcast(struct vmm *v, json_t *event); /* steals */
@@ -60,12 +70,24 @@ void ready_accept(struct vmm *v, int fd);
 void ready_fini(struct vmm *v);
 json_t *ready_event(const struct vmm *v); /* "agent-ready" */
 
+/* snapshot.c */
+/* The method. Takes fds[0] and fds[1]. */
+int snapshot_create(struct vmm *v, struct client *c, json_int_t id, int *fds,
+		    struct err *err);
+/* Nobody waits any more: the work is given up. */
+void snapshot_client_gone(struct vmm *v, const struct client *c);
+void snapshot_fini(struct vmm *v);
+/* The machine, just built, goes on from the state in fd. */
+int snapshot_restore(struct vmm *v, int fd, struct err *err);
+
 /* statistics.c */
-u64 vmm_status_kib(const struct vmm *v, const char *field);
-struct machine_info;
-u64 vmm_code_kib(const struct machine_info *info); /* generated code */
-/* What the process holds beside guest RAM. */
-u64 vmm_own_kib(const struct vmm *v, const struct machine_info *info);
+struct vmm_memory {
+	u64 anon_kib, file_kib; /* resident, without guest RAM */
+	u64 code_kib;		/* generated */
+	u64 guest_kib;
+};
+void vmm_memory(const struct vmm *v, const struct machine_info *info,
+		struct vmm_memory *out);
 void vmm_log_statistics(struct vmm *v);
 json_t *vmm_statistics(struct vmm *v); /* the answer to "statistics" */
 
