@@ -105,7 +105,8 @@ struct soft_exception {
 #define SOFT_REQ_NMI2	BIT32(9)  /* a second NMI, behind SOFT_REQ_NMI */
 #define SOFT_REQ_REVOKE BIT32(10) /* give up write tags (smc.c) */
 
-#define SOFT_USER_SPACES 8
+/* Linux uses six PCIDs beside 0. */
+#define SOFT_USER_SPACES 7
 
 #define SHADOW_STI    1u
 #define SHADOW_MOV_SS 2u
