@@ -9,7 +9,7 @@ _skerry()
 	if [ "$COMP_CWORD" = 1 ]; then
 		words=$("$bin" help | awk '/^  [a-z]/ {print $1}')
 	elif [ "$verb" = image ] && [ "$COMP_CWORD" = 2 ]; then
-		words="build list delete import create info check map resize convert"
+		words="build list delete import create info check map resize convert commit rebase diff"
 	elif [ "$verb" = image ]; then
 		verb=${COMP_WORDS[2]}
 		case $verb in

@@ -138,3 +138,9 @@ int qcow2_map_at(struct block_node *node, u64 offset, u64 len,
  * off is gone. Durable when it returns. -EFBIG: more than an L1 table of
  * QCOW2_L1_BYTES reaches. */
 int qcow2_resize(struct block_node *node, u64 size_bytes, struct err *err);
+
+/* Names another backing file, or none (NULL), in the header; the disk's bytes
+ * are the caller's matter. The node itself goes on as it was opened. Durable
+ * when it returns. */
+int qcow2_set_backing(struct block_node *node, const char *name,
+		      const char *format, struct err *err);

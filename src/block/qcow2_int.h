@@ -331,6 +331,9 @@ int qcow2_co_write(struct qcow2 *q, u64 offset, u64 len, struct qcow2_iov *v);
 int qcow2_co_write_zeroes(struct qcow2 *q, u64 offset, u64 len, bool may_unmap);
 int qcow2_co_discard(struct qcow2 *q, u64 offset, u64 len);
 
+/* Of a header extension: the backing file's format. */
+#define QCOW2_EXT_BACKING_FORMAT 0xe2792acau
+
 /* ---- qcow2_snapshot.c, qcow2_check.c ---- */
 
 /* Also gives the length of the table in bytes. */

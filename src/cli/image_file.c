@@ -62,6 +62,8 @@ void image_file_close(struct image_file *f)
 	block_close(f->node);
 	block_chain_close(&f->chain);
 	loop_free(f->loop);
+	f->node = NULL;
+	f->loop = NULL;
 }
 
 static int read_options(const struct image_file_options *o,

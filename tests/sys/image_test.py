@@ -160,6 +160,68 @@ def hostile_names_are_refused():
         image(*args, want=1)
 
 
+def equal(a, fmt_a, b, fmt_b):
+    qemu("qemu-img", "compare", "-f", fmt_a, "-F", fmt_b, a, b)
+
+
+def an_overlay_is_committed_into_what_is_below():
+    for fmt in ("raw", "qcow2"):
+        content("cb.raw", 3 << 20, 5)
+        qemu("qemu-img", "convert", "-O", fmt, "cb.raw", "cb")
+        for options in ((), ("--cluster-size", "4K"), ("--extended-l2",)):
+            if os.path.exists(path("c.qcow2")):
+                os.remove(path("c.qcow2"))
+            image("create", path("c.qcow2"), "5M", "--backing", "cb",
+                  "--backing-format", fmt, *options)
+            qemu("qemu-io", "-c", "write -P 9 1M 70k", "-c", "write -z 2M 64k",
+                 "-c", "write -P 7 4500k 5k", "c.qcow2")
+            qemu("qemu-img", "convert", "-O", "raw", "c.qcow2", "want")
+            image("commit", path("c.qcow2"))
+            equal("want", "raw", "cb", fmt)
+            equal("want", "raw", "c.qcow2", "qcow2")
+            if fmt == "qcow2":
+                qemu("qemu-img", "check", "cb")
+    _, err = image("commit", path("a.qcow2"), want=1)
+    has(err, "no overlay")
+
+
+def an_overlay_goes_over_another_file_unchanged():
+    content("base2", 4 << 20, 6)
+    for options in ((), ("--cluster-size", "512"), ("--cluster-size", "2M"),
+                    ("--extended-l2",)):
+        if os.path.exists(path("rb.qcow2")):
+            os.remove(path("rb.qcow2"))
+        image("create", path("rb.qcow2"), "5M", "--backing", "base",
+              "--backing-format", "raw", *options)
+        qemu("qemu-io", "-c", "write -P 9 1M 70k", "-c", "write -z 2M 64k",
+             "rb.qcow2")
+        qemu("qemu-img", "convert", "-O", "raw", "rb.qcow2", "want")
+        image("rebase", "--backing", "base2", "--backing-format", "raw",
+              path("rb.qcow2"))
+        has(qemu("qemu-img", "info", "rb.qcow2"), "backing file: base2")
+        equal("want", "raw", "rb.qcow2", "qcow2")
+        qemu("qemu-img", "check", "rb.qcow2")
+        image("rebase", "--none", path("rb.qcow2"))
+        same("backing" in qemu("qemu-img", "info", "rb.qcow2"), False)
+        equal("want", "raw", "rb.qcow2", "qcow2")
+        qemu("qemu-img", "check", "rb.qcow2")
+    image("rebase", "--backing", "x", path("rb.qcow2"), want=2)
+
+
+def a_diff_lists_what_differs():
+    image("create", path("x.qcow2"), "3M", "--backing", "base",
+          "--backing-format", "raw")
+    out, _ = image("diff", path("base"), path("x.qcow2"))
+    same(out, "")
+    qemu("qemu-io", "-c", "write -P 0xab 1M 8k", "-c", "write -P 1 2M 1",
+         "x.qcow2")
+    out, _ = image("diff", path("base"), path("x.qcow2"), want=3)
+    same([[int(w, 16) for w in line.split()] for line in out.splitlines()],
+         [[1 << 20, 8192], [2 << 20, 4096]])
+    out, _ = image("diff", "--json", path("x.qcow2"), path("base"), want=3)
+    same(len(json.loads(out)), 2)
+
+
 def a_cancelled_conversion_leaves_nothing():
     with open(path("big"), "wb") as f:
         for _ in range(300):
@@ -188,6 +250,9 @@ for test in (what_is_created_is_what_was_asked_for,
              a_disk_grows_and_shrinks,
              damage_is_found_and_repaired,
              hostile_names_are_refused,
+             an_overlay_is_committed_into_what_is_below,
+             an_overlay_goes_over_another_file_unchanged,
+             a_diff_lists_what_differs,
              a_cancelled_conversion_leaves_nothing):
     suite.check(test)
 suite.end()
