@@ -193,23 +193,29 @@ static int op_transfer(struct qcow2_op *op)
 	return rc;
 }
 
-/* Before the first change: what others keep in the image and we do not keep
- * right (bitmaps) is marked as such. */
+/* Before the first change: what others keep in the image stays right, or is
+ * marked as out of date. */
 static int first_change(struct qcow2 *q)
 {
-	u64 autoclear = q->h.autoclear;
+	u64 autoclear;
 	int rc = 0;
 
 	co_mutex_lock(&q->pool, &q->l1_lock);
+	autoclear = q->h.autoclear;
 	if (!q->is_changed && autoclear) {
-		q->h.autoclear = 0;
-		rc = qcow2_co_header_write(q);
+		bool keeps = (autoclear & QCOW2_AUTOCLEAR_BITMAPS) &&
+			     !qcow2_co_bitmaps_set(q);
+
+		q->h.autoclear = keeps ? QCOW2_AUTOCLEAR_BITMAPS : 0;
+		if (q->h.autoclear != autoclear)
+			rc = qcow2_co_header_write(q);
 		if (!rc)
 			rc = qcow2_co_sync(q);
 		if (rc)
 			q->h.autoclear = autoclear;
 	}
-	q->is_changed = !rc;
+	if (!rc)
+		q->is_changed = true;
 	co_mutex_unlock(&q->pool, &q->l1_lock);
 	return rc;
 }

@@ -331,6 +331,12 @@ int qcow2_co_write(struct qcow2 *q, u64 offset, u64 len, struct qcow2_iov *v);
 int qcow2_co_write_zeroes(struct qcow2 *q, u64 offset, u64 len, bool may_unmap);
 int qcow2_co_discard(struct qcow2 *q, u64 offset, u64 len);
 
+/* ---- qcow2_bitmap.c ---- */
+
+/* Makes all enabled dirty bitmaps say that everything changed. Another error
+ * than one of the file's: they cannot be kept. */
+int qcow2_co_bitmaps_set(struct qcow2 *q);
+
 /* Of a header extension: the backing file's format. */
 #define QCOW2_EXT_BACKING_FORMAT 0xe2792acau
 

@@ -392,6 +392,42 @@ static void space_that_was_discarded_is_used_again(void **state)
 	images_end(&t);
 }
 
+static void bitmaps_stay_valid(void **state)
+{
+	static u8 bytes[8192];
+	struct block_node *node;
+	struct images t;
+	struct model m;
+
+	(void)state;
+	need_qemu();
+	images_begin(&t);
+	model_begin(&m, 9);
+	shell(&t,
+	      "qemu-img create -f qcow2 a %llu && qemu-img bitmap --add a "
+	      "on && qemu-img bitmap --add -g 512 a fine && qemu-img bitmap "
+	      "--add --disable a off && qemu-io -f qcow2 -c 'write 1M 1M' "
+	      "-c 'write -z 1M 1M' a",
+	      (unsigned long long)DISK_BYTES);
+	node = image_open(&t, "a", NULL, 0);
+	workload(&m, node, 10);
+	assert_int_equal(disk_do(node, BLOCK_WRITE, 0, bytes, sizeof(bytes)),
+			 0);
+	memset(m.bytes, 0, sizeof(bytes));
+	assert_int_equal(qcow2_header_of(node)->autoclear,
+			 QCOW2_AUTOCLEAR_BITMAPS);
+	block_close(node);
+	qemu_agrees(&t, "a", &m);
+	/* qemu takes them as they are: none is in use, two are enabled. */
+	shell(&t,
+	      "qemu-img info --output=json a >info && ! grep -q in-use info "
+	      "&& test $(grep -c '\"auto\"' info) = 2 && qemu-img bitmap "
+	      "--merge on a off && qemu-img bitmap --merge fine a off");
+	qemu_agrees(&t, "a", &m);
+	free(m.bytes);
+	images_end(&t);
+}
+
 static void options_that_do_not_go_together_are_refused(void **state)
 {
 	static const struct qcow2_create wrong[] = {
@@ -437,6 +473,7 @@ int main(void)
 		cmocka_unit_test(a_snapshot_in_the_image_is_not_touched),
 		cmocka_unit_test(overlays_take_writes_and_leave_what_is_below),
 		cmocka_unit_test(space_that_was_discarded_is_used_again),
+		cmocka_unit_test(bitmaps_stay_valid),
 		cmocka_unit_test(options_that_do_not_go_together_are_refused),
 	};
 
