@@ -210,10 +210,7 @@ static enum kvm_next serve_msr(struct vcpu *v, bool is_write)
 
 static enum kvm_next serve_eoi(struct vcpu *v)
 {
-	const struct engine_vm_config *cfg = &v->vm->cfg;
-
-	if (cfg->irqchip && cfg->irqchip->eoi)
-		cfg->irqchip->eoi(cfg->irqchip_opaque, v->run->eoi.vector);
+	kvm_irq_eoi(v, v->run->eoi.vector);
 	return KVM_NEXT_RUN;
 }
 

@@ -17,7 +17,14 @@
  * hands it over; else request_interrupt_window makes KVM_RUN return as soon as
  * one can. The line's state is looked at before each KVM_RUN; what KVM said
  * last about readiness is of its last return, after which the guest has not
- * run.
+ * run. A vector that KVM holds when a kick comes in between is in no state that
+ * KVM gives: we add it, as an interrupt in delivery.
+ *
+ * An end of interrupt may be waiting in KVM, too, to be reported at the next
+ * KVM_RUN, when a kick ends this one: before vcpu_run() returns, a vector that
+ * was sent and that this APIC neither holds nor serves any more is taken for
+ * ended. KVM's report then comes a second time, which at worst brings a level
+ * interrupt once too often.
  */
 #include "kvm/kvm_int.h"
 
@@ -33,7 +40,9 @@
 #define MSI_LEVEL   BIT32(15)
 #define MSI_ASSERT  BIT32(14)
 #define MSI_TO_ALL  0xfeeff000u /* physical, destination 0xff */
-#define APIC_SVR    0xf0
+#define APIC_ISR    0x100
+#define APIC_TMR    0x180
+#define APIC_IRR    0x200
 #define APIC_LVT1   0x360
 #define LVT_MASKED  BIT32(16)
 #define LVT_MODE    0x700u
@@ -83,7 +92,7 @@ int kvm_set_routes_locked(struct engine_vm *vm, struct err *err)
 	return MIN(rc, 0);
 }
 
-static int learn_level_vector(struct engine_vm *vm, u32 vector)
+static int open_level_vector(struct engine_vm *vm, u32 vector)
 {
 	struct err err = {0};
 	int rc = 0;
@@ -95,6 +104,7 @@ static int learn_level_vector(struct engine_vm *vm, u32 vector)
 		if (rc < 0)
 			vm->level_vectors[vector / 64] &= ~BIT64(vector % 64);
 	}
+	vm->level_open[vector / 64] |= BIT64(vector % 64);
 	pthread_mutex_unlock(&vm->lock);
 	if (rc < 0)
 		kvm_vm_break(vm, &err);
@@ -117,11 +127,48 @@ int kvm_msi(struct engine_vm *vm, u64 addr, u32 data)
 	int rc = 0;
 
 	if ((data & MSI_LEVEL) && (data & 0xff) >= VECTOR_MIN)
-		rc = learn_level_vector(vm, data & 0xff);
+		rc = open_level_vector(vm, data & 0xff);
 	if (rc == 0)
 		rc = KVM_IOCTL(vm->vm_fd, KVM_SIGNAL_MSI, &msi, NULL);
 	/* More than 0: delivered; 0: no APIC took it. */
 	return MIN(rc, 0);
+}
+
+/* ---- ends of interrupts ---- */
+
+void kvm_irq_eoi(struct vcpu *v, u32 vector)
+{
+	const struct engine_vm_config *cfg = &v->vm->cfg;
+
+	pthread_mutex_lock(&v->vm->lock);
+	v->vm->level_open[vector / 64] &= ~BIT64(vector % 64);
+	pthread_mutex_unlock(&v->vm->lock);
+	if (cfg->irqchip && cfg->irqchip->eoi)
+		cfg->irqchip->eoi(cfg->irqchip_opaque, (u8)vector);
+}
+
+static bool apic_bit(const struct kvm_lapic_state *a, u32 bank, u32 vector)
+{
+	return ld_le32(a->regs + bank + vector / 32 * 16) >> (vector % 32) & 1;
+}
+
+void kvm_irq_settle_eois(struct vcpu *v)
+{
+	struct engine_vm *vm = v->vm;
+	struct kvm_lapic_state a;
+	u64 open[4], any;
+
+	pthread_mutex_lock(&vm->lock);
+	memcpy(open, vm->level_open, sizeof(open));
+	pthread_mutex_unlock(&vm->lock);
+	any = open[0] | open[1] | open[2] | open[3];
+	if (!any || KVM_IOCTL(v->fd, KVM_GET_LAPIC, &a, NULL) < 0)
+		return;
+	for (u32 i = VECTOR_MIN; i < VECTORS; i++)
+		if ((open[i / 64] >> (i % 64) & 1) &&
+		    apic_bit(&a, APIC_TMR, i) && !apic_bit(&a, APIC_ISR, i) &&
+		    !apic_bit(&a, APIC_IRR, i))
+			kvm_irq_eoi(v, i);
 }
 
 /* ---- the PIC ---- */
@@ -143,16 +190,30 @@ static int before_run_extint(struct vcpu *v, struct err *err)
 	if (v->id != 0 || !atomic_load(&v->vm->extint) || !cfg->irqchip ||
 	    !cfg->irqchip->pic_ack)
 		return 0;
-	if (!v->run->ready_for_interrupt_injection) {
+	/* With a kick there will be no next time to see it delivered. */
+	if (!v->run->ready_for_interrupt_injection || v->run->immediate_exit) {
 		v->run->request_interrupt_window = 1;
 		return 0;
 	}
 	irq.irq = cfg->irqchip->pic_ack(cfg->irqchip_opaque);
 	v->run->ready_for_interrupt_injection = 0;
+	v->extint_vector = (int)irq.irq;
 	rc = KVM_IOCTL(v->fd, KVM_INTERRUPT, &irq, err);
 	/* Another one waits behind it. */
 	v->run->request_interrupt_window = atomic_load(&v->vm->extint);
 	return MIN(rc, 0);
+}
+
+/* It was handed over when the guest could take it. If it still can not take
+ * another, and has IF set, it has not run since. */
+void kvm_irq_get(const struct vcpu *v, struct kvm_vcpu_events *e)
+{
+	if (v->extint_vector < 0 || e->interrupt.injected || !v->run->if_flag ||
+	    v->run->ready_for_interrupt_injection)
+		return;
+	e->interrupt.injected = 1;
+	e->interrupt.nr = (u8)v->extint_vector;
+	e->interrupt.soft = 0;
 }
 
 /* ---- NMI ---- */

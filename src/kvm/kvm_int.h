@@ -69,6 +69,7 @@ struct engine_vm {
 	pthread_mutex_t lock; /* of all below */
 	struct err broken;
 	u64 level_vectors[4]; /* vectors sent level-triggered so far */
+	u64 level_open[4];    /* of these, sent and not ended yet */
 	struct kvm_irqfd_route irqfds[KVM_IRQFDS_MAX];
 
 	u32 ring_entries; /* of each vCPU's dirty ring; 0: bitmaps */
@@ -88,6 +89,9 @@ struct vcpu {
 	atomic_uint requests; /* KVM_REQ_* */
 	atomic_int tid;	      /* while in vcpu_run(), else 0 */
 	atomic_ullong exits[KVM_EXITS_MAX];
+	/* The PIC's vector that KVM was handed and may still hold; -1: none.
+	 * The vCPU's thread, or who takes the state while it stands. */
+	int extint_vector;
 	struct kvm_dirty_gfn *ring; /* NULL: none */
 	u32 ring_next;
 };
@@ -140,6 +144,13 @@ int kvm_irq_init(struct engine_vm *vm, struct err *err);
 int kvm_msi(struct engine_vm *vm, u64 addr, u32 data);
 void kvm_set_extint(struct engine_vm *vm, bool level);
 int kvm_inject_nmi(struct vcpu *v);
+/* A level-triggered interrupt has ended. */
+void kvm_irq_eoi(struct vcpu *v, u32 vector);
+/* After the last KVM_RUN of a vcpu_run(), on the vCPU's thread: reports the
+ * ends that KVM was about to report. */
+void kvm_irq_settle_eois(struct vcpu *v);
+/* Adds the PIC's interrupt that KVM holds to the state. */
+void kvm_irq_get(const struct vcpu *v, struct kvm_vcpu_events *e);
 /* Before KVM_RUN, on the vCPU's thread: NMI and the PIC's interrupt. */
 int kvm_irq_before_run(struct vcpu *v, u32 requests, struct err *err);
 int kvm_set_routes_locked(struct engine_vm *vm, struct err *err);

@@ -277,6 +277,7 @@ int kvm_vcpu_get(struct vcpu *v, struct vcpu_state *out, struct err *err)
 		rc = get_msrs(v, out, err);
 	if (rc < 0)
 		return err_wrap(err, "take the state of vCPU %u", v->id);
+	kvm_irq_get(v, &out->events);
 	kvm_state_settle(out);
 	return 0;
 }
@@ -366,6 +367,7 @@ int kvm_vcpu_set(struct vcpu *v, const struct vcpu_state *in, struct err *err)
 
 	if (why)
 		return err_set(err, -EINVAL, "vCPU %u: %s", v->id, why);
+	v->extint_vector = -1;
 	rc = set_all(v, in, err);
 	if (rc < 0)
 		return err_wrap(err, "set the state of vCPU %u", v->id);

@@ -109,8 +109,10 @@ static int run_once(struct vcpu *v, struct err *err)
 	rc = kvm_irq_before_run(v, requests, err);
 	if (rc < 0)
 		return rc;
-	if (ioctl(v->fd, KVM_RUN, 0) == 0)
+	if (ioctl(v->fd, KVM_RUN, 0) == 0) {
+		v->extint_vector = -1; /* it has run */
 		return 0;
+	}
 	/* -EAGAIN: it waited for INIT or SIPI, and got it. */
 	if (errno == EINTR || errno == EAGAIN) {
 		atomic_fetch_add_explicit(&v->exits[KVM_EXIT_INTR], 1,
@@ -131,8 +133,10 @@ static enum vcpu_exit run_loop(struct vcpu *v, struct err *err)
 		else if (rc != -EINTR)
 			next = KVM_NEXT_ERROR;
 		else if (atomic_fetch_and(&v->requests, ~KVM_REQ_KICK) &
-			 KVM_REQ_KICK)
+			 KVM_REQ_KICK) {
+			kvm_irq_settle_eois(v);
 			return VCPU_EXIT_KICKED;
+		}
 		if (next == KVM_NEXT_SHUTDOWN)
 			return VCPU_EXIT_SHUTDOWN;
 		if (next == KVM_NEXT_ERROR)
@@ -191,6 +195,7 @@ int kvm_vcpu_create(struct engine_vm *vm, u32 id, struct vcpu **out_vcpu,
 		return err_set(err, -ENOMEM, "out of memory");
 	v->vm = vm;
 	v->id = id;
+	v->extint_vector = -1;
 	v->fd = rc = KVM_IOCTL(vm->vm_fd, KVM_CREATE_VCPU, (uintptr_t)id, err);
 	if (rc >= 0)
 		rc = map_run(v, err);
@@ -215,6 +220,7 @@ void kvm_vcpu_reset(struct vcpu *v)
 
 	/* A kick is the machine's, not the guest's. */
 	atomic_fetch_and(&v->requests, KVM_REQ_KICK);
+	v->extint_vector = -1;
 	if (kvm_vcpu_power_on(v, &err) < 0)
 		kvm_vm_break(v->vm, &err);
 }

@@ -173,6 +173,7 @@ static void log_many_pages(bool no_ring)
 	if (m->ops->dirty_fetch(m->vm, 4, bits, COUNT, &err) < 0) {
 		/* It says so, rather than lose one. */
 		assert_false(micro_is_real_kvm());
+		free(slot.hva);
 		micro_skip("this host's KVM: %s", err.text);
 	}
 	for (u32 i = 0; i < COUNT; i++)
@@ -328,7 +329,6 @@ static void kvmclock_goes_on_from_the_restored_tsc(void **state)
 	micro_pair_new(&p, 1);
 	micro_get(p.kvm, 0, &vs);
 	if (!p.kvm->vm->tsc_khz) {
-		micro_pair_free(&p);
 		micro_skip("this host's KVM does not tell the TSC's rate");
 	}
 	for (u32 i = 0; i < vs.msr_count; i++)

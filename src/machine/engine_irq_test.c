@@ -9,6 +9,7 @@
 #include "dev/device.h"
 #include "hw/i8259.h"
 #include "hw/ioapic.h"
+#include "kvm/kvm_int.h"
 #include "machine/microvm.h"
 
 #define MSI_ADDR 0xfee00000ull
@@ -236,6 +237,74 @@ static void an_nmi_comes_through_lint1_without_if(void **state)
 	(void)state;
 	play(&p, SCENE(nmi, .vector = 2, .on_access = do_nmi), 1);
 	micro_pair_free(&p);
+}
+
+/* The end is the guest's last deed before it is stopped: it is not lost. */
+IRQ_GUEST(ends_late,
+	  "sti\n mov dx, 0x500\n mov eax, 0xc052\n out dx, eax\n" AWAIT);
+
+static void an_end_of_interrupt_is_not_lost_by_a_kick(void **state)
+{
+	struct micro_pair p;
+
+	(void)state;
+	play(&p, SCENE(ends_late, .vector = 0x52, .on_access = do_msi), 1);
+	assert_int_equal(atomic_load(&p.soft->eoi_count), 1);
+	assert_int_equal(atomic_load(&p.kvm->eoi_count), 1);
+	micro_pair_free(&p);
+}
+
+MICRO_GUEST(extint_taken, 64,
+	    "jmp 5f\n .org extint_taken + 0x10\n"
+	    "inc dword ptr [0x20000]\n iretq\n"
+	    ".org extint_taken + 0x40\n 5: sti\n mov dx, 0x500\n"
+	    "out dx, al\n"
+	    "7: cmp dword ptr [0x20000], 0\n je 7b\n mov al, 1\n" MICRO_END);
+
+static void kick_on_access(struct micro *m, const struct micro_access *a)
+{
+	(void)a;
+	m->ops->vcpu_kick(m->v[0]);
+}
+
+/* Acknowledged at the PIC, handed to KVM, and then comes a kick. */
+static void a_pic_interrupt_that_kvm_holds_is_saved(void **state)
+{
+	struct micro *a = micro_new_kvm(1, true), *b = micro_new_kvm(1, true);
+	struct vcpu_state *vs = calloc(1, sizeof(*vs));
+	struct err err = {0};
+
+	(void)state;
+	assert_non_null(vs);
+	a->pic_vector = 0x33;
+	a->on_access = kick_on_access;
+	micro_load(a, MICRO_LONG, extint_taken, extint_taken_end);
+	micro_gate64(a, 0x33, MICRO_CODE + 0x10);
+	assert_int_equal(a->ops->vcpu_run(a->v[0], &err), VCPU_EXIT_KICKED);
+	assert_true(a->v[0]->run->ready_for_interrupt_injection);
+	/* What vcpu_run() does before KVM_RUN. */
+	a->v[0]->run->immediate_exit = 0;
+	atomic_store(&a->vm->extint, true);
+	assert_int_equal(kvm_irq_before_run(a->v[0], 0, &err), 0);
+	assert_int_equal(atomic_load(&a->acks), 1);
+	a->ops->vcpu_kick(a->v[0]);
+	assert_int_equal(a->ops->vcpu_run(a->v[0], &err), VCPU_EXIT_KICKED);
+	micro_get(a, 0, vs);
+	assert_int_equal(vs->events.interrupt.injected, 1);
+	assert_int_equal(vs->events.interrupt.nr, 0x33);
+	memcpy(b->ram, a->ram, MICRO_RAM);
+	micro_set(b, 0, vs);
+	micro_run_to_stop(b);
+	assert_int_equal(ld_le32(b->ram + COUNT), 1);
+	/* And the first one goes on, too; its state then has nothing. */
+	a->on_access = NULL;
+	micro_run_to_stop(a);
+	assert_int_equal(ld_le32(a->ram + COUNT), 1);
+	micro_get(a, 0, vs);
+	assert_int_equal(vs->events.interrupt.injected, 0);
+	free(vs);
+	micro_free(a);
+	micro_free(b);
 }
 
 /* ---- our I/O APIC and PIC ---- */
@@ -479,6 +548,8 @@ int main(void)
 		cmocka_unit_test(an_msi_of_another_thread_wakes_a_halted_cpu),
 		cmocka_unit_test(
 			the_end_of_a_level_triggered_interrupt_is_reported),
+		cmocka_unit_test(an_end_of_interrupt_is_not_lost_by_a_kick),
+		cmocka_unit_test(a_pic_interrupt_that_kvm_holds_is_saved),
 		cmocka_unit_test(the_pics_interrupt_waits_for_if),
 		cmocka_unit_test(the_pics_interrupt_wakes_a_halted_cpu),
 		cmocka_unit_test(an_nmi_comes_through_lint1_without_if),

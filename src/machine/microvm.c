@@ -34,6 +34,19 @@ const char *micro_no_kvm(void)
 	return NULL;
 }
 
+/* So that a test that is skipped in the middle leaves nothing behind. */
+static struct micro *alive[4];
+
+static void remember(struct micro *m, struct micro *instead_of)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(alive); i++) {
+		if (alive[i] == instead_of) {
+			alive[i] = m;
+			return;
+		}
+	}
+}
+
 void micro_skip(const char *fmt, ...)
 {
 	char why[600];
@@ -46,6 +59,8 @@ void micro_skip(const char *fmt, ...)
 		fail_msg("%s", why);
 	/* tests/run shows these lines. */
 	print_message("SKIP: %s\n", why);
+	for (size_t i = 0; i < ARRAY_SIZE(alive); i++)
+		micro_free(alive[i]);
 	skip();
 	abort(); /* not reached: skip() does not return */
 }
@@ -210,6 +225,7 @@ static struct micro *new_with(const struct engine_ops *ops, u32 vcpus,
 	if (ops->vm_create(&cfg, &m->vm, &err) < 0)
 		fail_msg("%s: %s", ops->name, err.text);
 	m->vcpu_count = vcpus;
+	remember(m, NULL);
 	for (u32 i = 0; i < vcpus; i++)
 		if (ops->vcpu_create(m->vm, i, &m->v[i], &err) < 0)
 			fail_msg("%s: %s", ops->name, err.text);
@@ -234,6 +250,7 @@ void micro_free(struct micro *m)
 {
 	if (!m)
 		return;
+	remember(NULL, m);
 	for (u32 i = 0; i < m->vcpu_count; i++)
 		m->ops->vcpu_destroy(m->v[i]);
 	m->ops->vm_destroy(m->vm);
