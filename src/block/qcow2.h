@@ -144,3 +144,8 @@ int qcow2_resize(struct block_node *node, u64 size_bytes, struct err *err);
  * when it returns. */
 int qcow2_set_backing(struct block_node *node, const char *name,
 		      const char *format, struct err *err);
+
+/* Writes the whole cluster at offset compressed; bytes behind the disk's end
+ * are zeros. 1: it does not become smaller, or has a place already: nothing was
+ * done. */
+int qcow2_write_packed(struct block_node *node, u64 offset, const u8 *bytes);

@@ -195,6 +195,7 @@ struct qcow2 {
 	/* the cluster that was decompressed last */
 	u8 *unpacked;
 	u64 unpacked_entry; /* 0: none */
+	u64 pack_at;	    /* where the next compressed one may go; 0: none */
 };
 
 static inline struct qcow2 *qcow2_of(const struct block_node *node)

@@ -13,7 +13,7 @@
 #include "cli/image_file.h"
 #include "os/file.h"
 
-#define PIECE (1 * MIB)
+#define PIECE (2 * MIB) /* whole clusters of any size */
 
 /* clang-format off */
 #define AT(m) offsetof(struct image_file_options, m)
@@ -26,6 +26,9 @@ const struct cli_option image_convert_options[] = {
 	{"cluster-size", CLI_SIZE, AT(cluster_bytes), "SIZE",
 	 "512 bytes to 2M (64K)"},
 	{"refcount-bits", CLI_COUNT, AT(refcount_bits), "N", "1 to 64 (16)"},
+	{"compress", CLI_FLAG, AT(packs), NULL, "compress each cluster"},
+	{"compression", CLI_TEXT, AT(compression), "zlib|zstd",
+	 "with what (zlib)"},
 	{"extended-l2", CLI_FLAG, AT(is_extended), NULL,
 	 "allocate in 1/32 of a cluster"},
 	{0},
@@ -55,7 +58,26 @@ static int write_data(struct block_node *to, u64 at, u8 *bytes, u64 len)
 	return rc;
 }
 
-static int copy(struct block_node *from, struct block_node *to,
+/* Each cluster of the piece that is not all zeros; what does not become
+ * smaller is written as it is. */
+static int write_packed(struct block_node *to, u64 at, u8 *bytes, u64 len)
+{
+	u64 cluster = BIT64(qcow2_header_of(to)->cluster_bits);
+	int rc = 0;
+
+	memset(bytes + len, 0, PIECE - len);
+	for (u64 i = 0; rc >= 0 && i < len; i += cluster) {
+		if (is_zero(bytes + i, cluster))
+			continue;
+		rc = qcow2_write_packed(to, at + i, bytes + i);
+		if (rc > 0)
+			rc = block_do(to, BLOCK_WRITE, at + i, bytes + i,
+				      MIN(cluster, len - i));
+	}
+	return MIN(rc, 0);
+}
+
+static int copy(struct block_node *from, struct block_node *to, bool packs,
 		struct image_progress *p, struct err *err)
 {
 	u64 size = block_size_bytes(from), at = 0;
@@ -71,14 +93,18 @@ static int copy(struct block_node *from, struct block_node *to,
 			rc = qcow2_map_at(from, at, size - at, &place);
 		if (rc)
 			break;
-		if (place.kind >= QCOW2_EXTENT_ZERO) {
-			at += place.bytes;
+		if (place.kind >= QCOW2_EXTENT_ZERO &&
+		    (!packs || place.bytes >= PIECE)) {
+			at += packs ? ALIGN_DOWN(place.bytes, PIECE)
+				    : place.bytes;
 			continue;
 		}
-		len = MIN(place.bytes, PIECE);
+		/* Whole pieces when they are packed: whole clusters. */
+		len = packs ? MIN(PIECE, size - at) : MIN(place.bytes, PIECE);
 		rc = block_do(from, BLOCK_READ, at, bytes, len);
 		if (!rc)
-			rc = write_data(to, at, bytes, len);
+			rc = packs ? write_packed(to, at, bytes, len)
+				   : write_data(to, at, bytes, len);
 		at += len;
 	}
 	free(bytes);
@@ -92,7 +118,7 @@ static int copy(struct block_node *from, struct block_node *to,
 }
 
 static int fill(const struct image_file *from, const char *part,
-		const char *format, struct err *err)
+		const char *format, bool packs, struct err *err)
 {
 	struct image_file_options o = {.format = format};
 	struct block_open how = {0};
@@ -103,7 +129,7 @@ static int fill(const struct image_file *from, const char *part,
 	if (rc)
 		return rc;
 	image_progress_begin(&p);
-	rc = copy(from->node, to.node, &p, err);
+	rc = copy(from->node, to.node, packs, &p, err);
 	image_progress_end(&p);
 	image_file_close(&to);
 	return rc;
@@ -116,6 +142,8 @@ static int convert(const struct image_file *from, const char *dest,
 	char part[OS_PATH_MAX + 32];
 	int rc;
 
+	if (o->packs && strcmp(format, "qcow2"))
+		return err_set(err, -EINVAL, "a raw image is not compressed");
 	if (access(dest, F_OK) == 0)
 		return err_sys(err, -EEXIST, "make image '%s'", dest);
 	snprintf(part, sizeof(part), "%.4000s.part-%d", dest, getpid());
@@ -123,7 +151,7 @@ static int convert(const struct image_file *from, const char *dest,
 			       err);
 	if (rc)
 		return rc;
-	rc = fill(from, part, format, err);
+	rc = fill(from, part, format, o->packs, err);
 	if (!rc && link(part, dest))
 		rc = err_sys(err, -errno, "make image '%s'", dest);
 	unlink(part);

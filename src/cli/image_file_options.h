@@ -14,13 +14,14 @@ struct image_file_options {
 	bool is_extended, is_lazy;
 	bool anywhere; /* backing files in other folders */
 	bool json, repair, shrink;
+	bool packs;    /* convert: compressed */
 	bool is_alone; /* rebase: to no file at all */
 };
 
 extern const struct cli_option image_create_options[], image_info_options[],
 	image_check_options[], image_map_options[], image_resize_options[],
-	image_convert_options[], image_commit_options[],
-	image_rebase_options[], image_diff_options[];
+	image_convert_options[], image_commit_options[], image_rebase_options[],
+	image_diff_options[];
 
 int verb_image_create(void *values, struct cli_args *args);
 int verb_image_info(void *values, struct cli_args *args);

@@ -75,6 +75,33 @@ def a_conversion_keeps_every_byte():
     same([f for f in os.listdir(folder) if ".part" in f], [])
 
 
+def a_compressed_copy_is_smaller_and_equal():
+    content("soft", 5 << 20)
+    with open(path("soft"), "r+b") as f:
+        f.seek(1 << 20)
+        f.write(b"all work and no play " * 100000)
+        f.truncate((5 << 20) + 512)
+    for options in ((), ("--compression", "zstd"), ("--cluster-size", "512"),
+                    ("--cluster-size", "2M"), ("--refcount-bits", "1"),
+                    ("--refcount-bits", "2", "--cluster-size", "4K"),
+                    ("--extended-l2", "--compression", "zstd")):
+        image("convert", "--compress", path("soft"), path("p.qcow2"), *options)
+        has(qemu("qemu-img", "check", "p.qcow2"), "% compressed clusters")
+        equal("soft", "raw", "p.qcow2", "qcow2")
+        out, _ = image("check", "--json", path("p.qcow2"))
+        assert json.loads(out)["compressed"] > 1, out
+        image("convert", path("p.qcow2"), path("unpacked"))
+        qemu("cmp", "soft", "unpacked")
+        qemu("qemu-io", "-c", "write -P 9 1M 70k", "-c", "discard 2M 1M",
+             "p.qcow2")
+        image("check", path("p.qcow2"))
+        if not options:
+            assert os.path.getsize(path("p.qcow2")) < 3 << 20
+        os.remove(path("p.qcow2"))
+        os.remove(path("unpacked"))
+    image("convert", "--compress", path("soft"), path("p.raw"), want=1)
+
+
 def an_overlay_is_flattened_and_mapped():
     content("base", 3 << 20, 2)
     image("create", path("o.qcow2"), "5M", "--backing", "base",
@@ -246,6 +273,7 @@ if not shutil.which("qemu-img") or not shutil.which("qemu-io"):
     os._exit(0)
 for test in (what_is_created_is_what_was_asked_for,
              a_conversion_keeps_every_byte,
+             a_compressed_copy_is_smaller_and_equal,
              an_overlay_is_flattened_and_mapped,
              a_disk_grows_and_shrinks,
              damage_is_found_and_repaired,
