@@ -152,14 +152,13 @@ static void log_many_pages(bool no_ring)
 	enum { COUNT = 9000 };
 	struct mem_slot slot = {
 		.id = 4, .gpa = 0x20000000, .size = COUNT * PAGE_BYTES};
+	static _Alignas(4096) u8 ram[COUNT * PAGE_BYTES];
 	static u64 bits[(COUNT + 63) / 64];
 	struct micro *m = micro_new_kvm(1, no_ring);
 	struct err err = {0};
 	struct vcpu_state vs;
 
-	slot.hva = aligned_alloc(PAGE_BYTES, slot.size);
-	assert_non_null(slot.hva);
-	memset(slot.hva, 0, slot.size);
+	slot.hva = ram;
 	assert_int_equal(mem_slot_add(m->mem, &slot, &err), 0);
 	assert_int_equal(m->ops->dirty_start(m->vm, &err), 0);
 	micro_load(m, MICRO_PROTECTED, writes, writes_end);
@@ -173,7 +172,6 @@ static void log_many_pages(bool no_ring)
 	if (m->ops->dirty_fetch(m->vm, 4, bits, COUNT, &err) < 0) {
 		/* It says so, rather than lose one. */
 		assert_false(micro_is_real_kvm());
-		free(slot.hva);
 		micro_skip("this host's KVM: %s", err.text);
 	}
 	for (u32 i = 0; i < COUNT; i++)
@@ -181,7 +179,6 @@ static void log_many_pages(bool no_ring)
 			fail_msg("page %u is missing", i);
 	m->ops->dirty_stop(m->vm);
 	assert_int_equal(mem_slot_del(m->mem, 4), 0);
-	free(slot.hva);
 	micro_free(m);
 }
 

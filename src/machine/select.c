@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "machine/machine_int.h"
+#include "x86/cpuid.h"
 
 static int use_soft(const struct engine_ops **out, const char *why,
 		    char reason[256], struct err *err)
@@ -18,6 +19,24 @@ static int use_soft(const struct engine_ops **out, const char *why,
 	return 0;
 }
 
+/* Under KVM guests use the host CPU's page walks, which refuse addresses wider
+ * than its own: the 64-bit window of devices must fit. */
+static void check_width(struct engine_probe *probe)
+{
+	const u64 top = MAP_MMIO64 + MAP_MMIO64_BYTES - 1;
+	u32 r[4], bits;
+
+	x86_cpuid_host(0x80000008u, 0, r);
+	bits = r[0] & 0xff;
+	if (!probe->is_usable || bits >= 64 || !(top >> bits))
+		return;
+	probe->is_usable = false;
+	snprintf(probe->reason, sizeof(probe->reason),
+		 "the host's CPU has physical addresses of %u bits, and a "
+		 "machine's devices lie above",
+		 bits);
+}
+
 /* auto: KVM where its probe passes, else the soft engine. */
 int engine_select(enum machine_engine want, const struct engine_ops **out,
 		  char reason[256], struct err *err)
@@ -28,6 +47,7 @@ int engine_select(enum machine_engine want, const struct engine_ops **out,
 	if (want == MACHINE_ENGINE_SOFT)
 		return use_soft(out, "asked for", reason, err);
 	engine_kvm.probe(&probe);
+	check_width(&probe);
 	if (want == MACHINE_ENGINE_KVM && !probe.is_usable)
 		return err_set(err, -ENOTSUP,
 			       "KVM cannot be used here: %s; try "
