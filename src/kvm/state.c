@@ -12,6 +12,7 @@
  *               service; an NMI is pending again; a fault is left to happen
  *               once more. What cannot be taken back stays as it is, and the
  *               soft engine refuses it.
+ *   APIC        Without what stands between the registers.
  *   XSAVE       Without the kernel's own marks in the software's bytes.
  *   XCR0        1 where the guest has no XSAVE.
  *   MSRs        Those of vcpu_state_msrs that this KVM has. One that it lacks
@@ -237,6 +238,10 @@ void kvm_state_settle(struct vcpu_state *vs)
 	if (e->smi.smm || e->smi.pending)
 		e->flags |= KVM_VCPUEVENT_VALID_SMM;
 	memset(e->reserved, 0, sizeof(e->reserved));
+	/* Registers are 32 bits, 16 bytes apart; x2APIC's ICR is in its two
+	 * halves, and once more in between. */
+	for (u32 i = 0; i < sizeof(vs->lapic.regs); i += 16)
+		memset(vs->lapic.regs + i + 4, 0, 12);
 	/* The kernel's marks in bytes that are no state. */
 	memset((u8 *)vs->xsave.region + XSAVE_FREE, 0, XSAVE_BV - XSAVE_FREE);
 	if (vs->mp_state.mp_state == KVM_MP_STATE_UNINITIALIZED)

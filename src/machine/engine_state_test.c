@@ -311,6 +311,39 @@ static void a_state_of_the_soft_engine_loads_into_kvm(void **state)
 	micro_pair_free(&p);
 }
 
+/* The id is 32 bits wide there, and ICR one register. */
+static void x2apic_mode_is_carried_both_ways(void **state)
+{
+	struct vcpu_state *vs = state_new(), *got = state_new();
+	struct micro_pair p;
+	struct micro *each[2];
+
+	(void)state;
+	micro_pair_new(&p, 2);
+	each[0] = p.kvm;
+	each[1] = p.soft;
+	for (int i = 0; i < 2; i++) {
+		micro_get(each[i], 1, vs);
+		vs->sregs.apic_base |= 0x400;
+		*msr(vs, X86_MSR_APIC_BASE) = vs->sregs.apic_base;
+		st_le32(vs->lapic.regs + 0x20, 1);
+		st_le32(vs->lapic.regs + 0xd0, 2); /* LDR: follows the id */
+		st_le32(vs->lapic.regs + 0xf0, 0x1ff);
+		st_le32(vs->lapic.regs + 0x300, 0xfd);
+		st_le32(vs->lapic.regs + 0x310, 7);
+		st_le32(vs->lapic.regs + 0xe0, 0); /* no DFR */
+		micro_set(each[i], 1, vs);
+		micro_get(each[i], 1, got);
+		micro_set(each[!i], 1, got);
+		micro_get(each[!i], 1, got);
+		st_le32(got->lapic.regs + 0xe0, 0);
+		compare_states(vs, got);
+	}
+	micro_pair_free(&p);
+	free(vs);
+	free(got);
+}
+
 static void save_load_save_is_byte_identical_under_kvm(void **state)
 {
 	struct vcpu_state *vs;
@@ -395,6 +428,7 @@ int main(void)
 		cmocka_unit_test(kvm_gives_back_what_it_was_given),
 		cmocka_unit_test(a_state_of_kvm_loads_into_the_soft_engine),
 		cmocka_unit_test(a_state_of_the_soft_engine_loads_into_kvm),
+		cmocka_unit_test(x2apic_mode_is_carried_both_ways),
 		cmocka_unit_test(save_load_save_is_byte_identical_under_kvm),
 		cmocka_unit_test(kvm_refuses_illegal_states_with_the_reason),
 	};
