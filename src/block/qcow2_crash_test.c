@@ -10,6 +10,9 @@
  */
 #include "test/test.h"
 
+#include <signal.h>
+#include <sys/mman.h>
+
 #include "block/qcow2_memfile.h"
 #include "block/qcow2_testlib.h"
 
@@ -332,10 +335,155 @@ static void a_full_disk_at_any_write_leaves_a_sound_image(void **state)
 	assert_true(ends > 20); /* most failures were within the workload */
 }
 
+/* ---- A process that is killed ---- */
+
+/* Shared with the child. A write's number fills its sectors. */
+struct shared {
+	u32 number;	      /* of the last write that was submitted */
+	u32 written[SECTORS]; /* completed */
+	u32 durable[SECTORS]; /* completed, then flushed */
+};
+
+static void child_batch(struct shared *sh, struct story *s,
+			struct block_node *node)
+{
+	static u32 words[8][16 * SECTOR / 4];
+	struct block_request req[8];
+	struct sync_result r[8] = {0};
+	struct iovec iov[8];
+	u32 first[8], count[8], number[8];
+
+	for (int i = 0; i < 8; i++) {
+		count[i] = 1 + (u32)pick(s, 16);
+		first[i] = (u32)(SECTORS / 8 * i +
+				 pick(s, SECTORS / 8 - count[i]));
+		number[i] = sh->number + 1;
+		__atomic_store_n(&sh->number, number[i], __ATOMIC_SEQ_CST);
+		for (u32 w = 0; w < count[i] * SECTOR / 4; w++)
+			words[i][w] = number[i];
+		iov[i] = (struct iovec){words[i], count[i] * SECTOR};
+		req[i] = (struct block_request){.op = BLOCK_WRITE,
+						.offset = first[i] * SECTOR,
+						.len = count[i] * SECTOR,
+						.iov = &iov[i],
+						.iov_count = 1,
+						.done = sync_done,
+						.opaque = &r[i]};
+		block_submit(node, &req[i]);
+	}
+	block_drain(node);
+	for (int i = 0; i < 8; i++)
+		for (u32 n = 0; n < count[i]; n++)
+			sh->written[first[i] + n] = number[i];
+}
+
+NORETURN static void child(struct images *t, struct shared *sh, u64 seed)
+{
+	struct block_open how = {.format = "qcow2"};
+	struct story s = {.seed = seed};
+	struct block_node *node;
+
+	if (block_open_fd(t->loop, file_open(t, "a", O_RDWR), &how, &node,
+			  NULL))
+		_exit(1);
+	for (int i = 0;; i++) {
+		/* So that clusters are given up and taken again. */
+		if (i % 5 == 4) {
+			u64 at = pick(&s, 8) * (SECTORS / 8);
+
+			for (u32 n = 0; n < SECTORS / 8; n++)
+				__atomic_store_n(&sh->durable[at + n], 0,
+						 __ATOMIC_SEQ_CST);
+			(void)disk_do(node, BLOCK_DISCARD, at * SECTOR, NULL,
+				      SECTORS / 8 * SECTOR);
+			for (u32 n = 0; n < SECTORS / 8; n++)
+				sh->written[at + n] = 0;
+		}
+		child_batch(sh, &s, node);
+		if (pick(&s, 3) || disk_do(node, BLOCK_FLUSH, 0, NULL, 0))
+			continue;
+		for (u32 n = 0; n < SECTORS; n++)
+			__atomic_store_n(&sh->durable[n], sh->written[n],
+					 __ATOMIC_SEQ_CST);
+	}
+}
+
+static void after_kill(struct images *t, const struct shared *sh, int nth)
+{
+	struct block_open how = {.format = "qcow2", .is_read_only = true};
+	struct qcow2_check check = {0};
+	struct block_node *node;
+	struct err err = {0};
+	u8 *bytes;
+
+	if (block_open_fd(t->loop, file_open(t, "a", O_RDONLY), &how, &node,
+			  &err))
+		fail_msg("kill %d: %s", nth, err.text);
+	assert_int_equal(qcow2_check(node, false, &check, &err), 0);
+	if (check.corruptions)
+		fail_msg("kill %d: %s", nth, check.first);
+	bytes = disk_bytes(node, 64 * KIB);
+	for (u32 n = 0; n < SECTORS; n++) {
+		u32 has;
+
+		memcpy(&has, bytes + n * SECTOR, 4);
+		if (has < sh->durable[n] || has > sh->number)
+			fail_msg("kill %d: sector %u has %u, flushed %u", nth,
+				 n, has, sh->durable[n]);
+	}
+	free(bytes);
+	block_close(node);
+}
+
+static void a_killed_process_loses_nothing_flushed(void **state)
+{
+	struct shared *sh = mmap(NULL, sizeof(*sh), PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct images t;
+	u32 writes = 0;
+
+	(void)state;
+	assert_true(sh != MAP_FAILED);
+	images_begin(&t);
+	for (size_t kill_no = 0; kill_no < 120 * rounds(); kill_no++) {
+		struct qcow2_create o = kinds[kill_no / 10 % ARRAY_SIZE(kinds)];
+		struct block_node *file;
+		pid_t pid;
+
+		/* Ten kills of one image, one after the other. */
+		if (kill_no % 10 == 0) {
+			int fd = file_open(&t, "a", O_RDWR | O_CREAT | O_TRUNC);
+
+			o.size_bytes = SECTORS * SECTOR;
+			assert_int_equal(
+				block_open_file(t.loop, fd, &file, NULL), 0);
+			assert_int_equal(qcow2_create(t.loop, file, &o, NULL),
+					 0);
+			block_close(file);
+			writes += sh->number;
+			memset(sh, 0, sizeof(*sh));
+		}
+		memset(sh->written, 0, sizeof(sh->written));
+		memset(sh->durable, 0, sizeof(sh->durable));
+		pid = fork();
+		assert_true(pid >= 0);
+		if (!pid)
+			child(&t, sh, kill_no);
+		usleep(1000 + (useconds_t)(kill_no * 7919 % 20000));
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+		after_kill(&t, sh, (int)kill_no);
+	}
+	assert_true(writes > 1000);
+	images_end(&t);
+	munmap(sh, sizeof(*sh));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_cut_at_any_write_loses_nothing_flushed),
+		cmocka_unit_test(a_killed_process_loses_nothing_flushed),
 		cmocka_unit_test(a_full_disk_at_any_write_leaves_a_sound_image),
 	};
 

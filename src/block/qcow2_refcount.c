@@ -248,13 +248,33 @@ static int block_create(struct qcow2 *q, u64 cluster)
 
 static int table_grow(struct qcow2 *q);
 
+/* Goes over the clusters from *c on that are taken and counted in one slice;
+ * *c is one of them. */
+static int skip_taken(struct qcow2 *q, u64 *c)
+{
+	u32 order = q->h.refcount_order;
+	u64 entries = (u64)q->rb.slice_bytes * 8 >> order, index;
+	struct qcow2_slice *s;
+	int rc = block_get(q, *c, &s, &index);
+
+	if (rc || !s)
+		return rc;
+	while (index + 1 < entries &&
+	       qcow2_refcount_get(s->bytes, index + 1, order)) {
+		index++;
+		(*c)++;
+	}
+	qcow2_cache_put(&q->rb, s);
+	return 0;
+}
+
 /* Looks for min to max clusters in a row that are free, from `first` on;
  * makes the blocks for their counts. */
 static int search(struct qcow2 *q, u64 first, u64 min, u64 max, u64 *out_first,
 		  u64 *out_count)
 {
 	u64 end = (q->file->file_bytes >> q->cluster_bits) + 1;
-	u64 run = 0, looked = 0, count;
+	u64 run = 0, looked = 0, count, at;
 	u64 c = MAX(first, 1u);
 
 	for (; run < max; c++) {
@@ -297,6 +317,11 @@ static int search(struct qcow2 *q, u64 first, u64 min, u64 max, u64 *out_first,
 		if (run >= min)
 			break;
 		run = 0;
+		at = c;
+		rc = skip_taken(q, &c);
+		if (rc)
+			return rc;
+		looked += c - at;
 	}
 	*out_first = c - run;
 	*out_count = run;
