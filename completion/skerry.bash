@@ -16,6 +16,13 @@ _skerry()
 		build) words="debian/12 debian/13" ;;
 		delete) words=$("$bin" image list | awk 'NR > 1 {print $1}') ;;
 		esac
+	elif [ "$verb" = snapshot ] && [ "$COMP_CWORD" = 2 ]; then
+		words="create list restore delete check"
+	elif [ "$verb" = snapshot ] && [ "$COMP_CWORD" = 3 ]; then
+		words=$("$bin" list | awk 'NR > 1 {print $1}')
+	elif [ "$verb" = snapshot ]; then
+		words=$("$bin" snapshot list "${COMP_WORDS[3]}" |
+			awk 'NR > 1 {print $2}')
 	else
 		case $verb in
 		run|launch)

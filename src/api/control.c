@@ -48,7 +48,8 @@ const struct control_method_row control_methods[CONTROL_METHOD_COUNT] = {
 	[CONTROL_MACHINE_RESET] = {
 		"machine.reset", "{}", "", "{}", 0, 0},
 	[CONTROL_MACHINE_PAUSE] = {
-		"machine.pause", "{}", "", "{}; vCPUs and clock stand", 0, 0},
+		"machine.pause", "{}", "", "{}; vCPUs and clock stand, until "
+		"machine.resume or until this client goes away", 0, 0},
 	[CONTROL_MACHINE_RESUME] = {
 		"machine.resume", "{}", "", "{}", 0, 0},
 	[CONTROL_SNAPSHOT_CREATE] = {

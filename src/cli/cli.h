@@ -4,6 +4,8 @@
  * when Skerry itself failed, else the command's own status. */
 #pragma once
 
+#include <jansson.h>
+
 #include "base/err.h"
 #include "base/types.h"
 
@@ -55,12 +57,15 @@ struct cli_list {
 };
 
 extern const struct cli_verb cli_verbs[]; /* ends with a NULL name */
-extern const struct cli_verb image_verbs[];
+extern const struct cli_verb image_verbs[], snapshot_verbs[];
 
 /* Sorts argv (after the verb) into values and args. argv is reordered. Errors
  * have the id "usage". */
 int cli_parse(const struct cli_verb *verb, int argc, char **argv, void *values,
 	      struct cli_args *out, struct err *err);
+/* The words that make cli_parse set the same values: an array of strings. */
+json_t *cli_options_to_json(const struct cli_option *options,
+			    const void *values);
 int cli_parse_size(const char *text, u64 *out_bytes, struct err *err);
 
 /* Finds the verb in table, parses and runs it. */

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "cli/exec_options.h"
 #include "cli/image.h"
+#include "cli/snapshot.h"
 #include "cli/stop_options.h"
 #include "cli/verbs.h"
 #include "cli/wait.h"
@@ -225,6 +226,8 @@ static int delete_one(const char *name, bool is_forced)
 		rc = image_remove_tree(m.run_dir, &err);
 	if (!rc)
 		rc = image_remove_tree(m.data_dir, &err);
+	if (!rc)
+		rc = snapshot_delete_all(name, &err);
 	if (rc)
 		cli_report(&err, hint_for(&err));
 	return rc ? CLI_FAILED : CLI_OK;

@@ -237,13 +237,12 @@ static int copy_ranges(int src, int dst, off_t size)
 	return 0;
 }
 
-int image_copy(const char *src, const char *dst, struct err *err)
+/* Takes `in`. */
+static int copy_from(int in, const char *src, const char *dst, struct err *err)
 {
 	struct stat st;
-	int in, out, rc = image_open_disk(src, true, &in, err);
+	int out, rc;
 
-	if (rc)
-		return rc;
 	out = open(dst, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (out < 0) {
 		rc = err_sys(err, -errno, "create '%s'", dst);
@@ -258,6 +257,21 @@ int image_copy(const char *src, const char *dst, struct err *err)
 	close(out);
 	close(in);
 	return rc;
+}
+
+int image_copy(const char *src, const char *dst, struct err *err)
+{
+	int in, rc = image_open_disk(src, true, &in, err);
+
+	return rc ? rc : copy_from(in, src, dst, err);
+}
+
+int image_copy_in_use(const char *src, const char *dst, struct err *err)
+{
+	int in = open(src, O_RDONLY | O_CLOEXEC);
+
+	return in < 0 ? err_sys(err, -errno, "open image '%s'", src)
+		      : copy_from(in, src, dst, err);
 }
 
 static int remove_one(const char *path, const struct stat *st, int type,

@@ -27,5 +27,7 @@ int image_open_disk(const char *path, bool is_read_only, int *out_fd,
 /* Copies src to dst (which must not exist): by reflink, else only what is
  * not a hole. Nothing is left when it fails. */
 int image_copy(const char *src, const char *dst, struct err *err);
+/* The same of a file that a machine has locked and does not change now. */
+int image_copy_in_use(const char *src, const char *dst, struct err *err);
 /* Removes a folder and what is in it. */
 int image_remove_tree(const char *path, struct err *err);

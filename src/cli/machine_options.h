@@ -10,6 +10,7 @@ struct machine_options {
 	u32 cpus, timeout_s, lockstep;
 	u64 memory_bytes;
 	struct cli_list disks, forwards;
+	const char *restore; /* the folder of a snapshot; NULL: power on */
 	bool rm, verbose, no_wait, debug_exit, test_devices, no_reboot,
 		no_sandbox;
 };

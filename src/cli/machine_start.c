@@ -19,6 +19,7 @@
 #include "api/machine_config.h"
 #include "block/chain.h"
 #include "cli/image.h"
+#include "cli/launch_record.h"
 #include "cli/machine.h"
 #include "os/spawn.h"
 
@@ -27,6 +28,7 @@
 struct start {
 	const struct machine_options *o;
 	struct machine *m;
+	char new_disk[MACHINE_PATH_MAX + 32]; /* a snapshot's; "": none */
 	bool is_temporary; /* it goes away when the machine ends */
 	struct api_machine_config config;
 	int fds[CONTROL_FDS_MAX];
@@ -280,6 +282,26 @@ static int fill_plain(struct start *s, struct err *err)
 }
 
 /* A named image: a copy of its disk, private to this machine. */
+/* A copy of the snapshot's disk, which takes the place of the machine's when
+ * the machine is there. */
+static int restore_disk(struct start *s, struct err *err)
+{
+	char from[MACHINE_PATH_MAX + 16];
+	int rc;
+
+	snprintf(from, sizeof(from), "%s/disk.raw", s->o->restore);
+	snprintf(s->new_disk, sizeof(s->new_disk), "%s/disk.raw.new",
+		 s->m->data_dir);
+	rc = os_mkdir_p(s->m->data_dir, 0700, err);
+	s->m->has_data = true;
+	if (!rc && s->is_temporary && s->m->data_mark_fd < 0)
+		rc = machine_mark(s->m->data_dir, &s->m->data_mark_fd, err);
+	unlink(s->new_disk); /* of one that was killed */
+	if (!rc)
+		rc = image_copy(from, s->new_disk, err);
+	return rc;
+}
+
 static int add_named_image(struct start *s, const char *name, struct err *err)
 {
 	char disk[MACHINE_PATH_MAX + 16];
@@ -289,7 +311,13 @@ static int add_named_image(struct start *s, const char *name, struct err *err)
 	if (rc)
 		return rc;
 	snprintf(disk, sizeof(disk), "%s/disk.raw", s->m->data_dir);
-	if (access(disk, F_OK)) {
+	if (s->o->restore) {
+		rc = restore_disk(s, err);
+		if (rc)
+			return rc;
+		snprintf(disk, sizeof(disk), "%.*s", (int)sizeof(disk) - 1,
+			 s->new_disk);
+	} else if (access(disk, F_OK)) {
 		if (s->o->memory_bytes < 128 * MIB)
 			return err_set(err, -EINVAL,
 				       "image '%s' needs at least 128M of "
@@ -319,6 +347,20 @@ static int add_named_image(struct start *s, const char *name, struct err *err)
 	return rc;
 }
 
+static int add_snapshot(struct start *s, struct err *err)
+{
+	char path[MACHINE_PATH_MAX + 16];
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/state", s->o->restore);
+	rc = pass_file(s, path, "the snapshot's state", O_RDONLY,
+		       &s->config.restore_state_fd, err);
+	snprintf(path, sizeof(path), "%s/memory", s->o->restore);
+	return rc ? rc
+		  : pass_file(s, path, "the snapshot's memory", O_RDONLY,
+			      &s->config.restore_memory_fd, err);
+}
+
 static int add_files(struct start *s, const char *image, struct err *err)
 {
 	const struct machine_options *o = s->o;
@@ -342,6 +384,8 @@ static int add_files(struct start *s, const char *image, struct err *err)
 	}
 	for (u32 i = 0; !rc && i < o->disks.count; i++)
 		rc = add_disk_option(s, o->disks.items[i], err);
+	if (!rc && o->restore)
+		rc = add_snapshot(s, err);
 	if (!rc && o->debugcon)
 		rc = pass_file(s, o->debugcon, "debug console",
 			       O_WRONLY | O_CREAT | O_TRUNC,
@@ -473,6 +517,16 @@ static void remove_folders(struct machine *m)
 		image_remove_tree(m->data_dir, NULL);
 }
 
+static int replace_disk(struct start *s, struct err *err)
+{
+	char disk[MACHINE_PATH_MAX + 16];
+
+	snprintf(disk, sizeof(disk), "%s/disk.raw", s->m->data_dir);
+	return rename(s->new_disk, disk)
+		       ? err_sys(err, -errno, "replace '%s'", disk)
+		       : 0;
+}
+
 int machine_start(const struct machine_options *o, const char *image,
 		  bool is_child, enum machine_serial serial,
 		  struct machine *out, int *out_serial, struct err *err)
@@ -501,6 +555,8 @@ int machine_start(const struct machine_options *o, const char *image,
 		rc = add_files(s, image, err);
 	}
 	if (!rc)
+		rc = launch_record_write(out->run_dir, image, o, err);
+	if (!rc)
 		rc = add_listener(s, err);
 	if (!rc && serial == MACHINE_SERIAL_SOCKET) {
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
@@ -516,8 +572,12 @@ int machine_start(const struct machine_options *o, const char *image,
 				  api_machine_config_to_json(&s->config),
 				  s->fds, s->fd_count, CREATE_WAIT_MS, NULL,
 				  NULL, NULL, err);
+	if (!rc && s->new_disk[0])
+		rc = replace_disk(s, err);
 	control_close_fds(s->fds, s->fd_count);
 	if (rc) {
+		if (s->new_disk[0])
+			unlink(s->new_disk);
 		if (pair[0] >= 0)
 			close(pair[0]);
 		if (out->pid > 0) {

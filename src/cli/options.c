@@ -176,3 +176,51 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, void *values,
 	out->count = kept;
 	return 0;
 }
+
+static void append_word(json_t *words, const char *name, const char *value)
+{
+	char option[64];
+
+	snprintf(option, sizeof(option), "--%s", name);
+	json_array_append_new(words, json_string(option));
+	if (value)
+		json_array_append_new(words, json_string(value));
+}
+
+json_t *cli_options_to_json(const struct cli_option *o, const void *values)
+{
+	json_t *words = json_array();
+	char number[32];
+
+	for (; o->name; o++) {
+		const void *at = (const u8 *)values + o->offset;
+		const struct cli_list *list = at;
+
+		switch (o->type) {
+		case CLI_FLAG:
+			if (*(const bool *)at)
+				append_word(words, o->name, NULL);
+			break;
+		case CLI_TEXT:
+			if (*(const char *const *)at)
+				append_word(words, o->name,
+					    *(const char *const *)at);
+			break;
+		case CLI_COUNT:
+			snprintf(number, sizeof(number), "%u",
+				 *(const u32 *)at);
+			append_word(words, o->name, number);
+			break;
+		case CLI_SIZE:
+			snprintf(number, sizeof(number), "%llu",
+				 (unsigned long long)*(const u64 *)at);
+			append_word(words, o->name, number);
+			break;
+		case CLI_LIST:
+			for (u32 i = 0; i < list->count; i++)
+				append_word(words, o->name, list->items[i]);
+			break;
+		}
+	}
+	return words;
+}

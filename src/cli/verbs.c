@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of verbs, and what is made from it: dispatch and help. */
+#include "cli/snapshot_options.h"
 #include "cli/verbs.h"
 
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "cli/stop_options.h"
 
 static int verb_image(void *values, struct cli_args *args);
+static int verb_snapshot(void *values, struct cli_args *args);
 static int verb_help(void *values, struct cli_args *args);
 static int verb_version(void *values, struct cli_args *args);
 
@@ -46,9 +48,30 @@ const struct cli_verb cli_verbs[] = {
 	 delete_options, sizeof(struct stop_options), NULL, verb_delete},
 	{"image", "build|list|create|convert|check …", "make and keep images",
 	 NULL, 0, NULL, verb_image},
+	{"snapshot", "create|list|restore|delete|check …",
+	 "keep what a machine is, and go back to it",
+	 NULL, 0, NULL, verb_snapshot},
 	{"version", "", "print the version", no_options, 0, NULL,
 	 verb_version},
 	{"help", "[VERB]", "explain a verb", no_options, 0, NULL, verb_help},
+	{0},
+};
+
+const struct cli_verb snapshot_verbs[] = {
+	{"create", "[--note TEXT] NAME [SNAP]",
+	 "keep a running machine's memory, devices and own disk",
+	 snapshot_create_options, sizeof(struct snapshot_options), NULL,
+	 verb_snapshot_create},
+	{"list", "[NAME…]", "list the snapshots", no_options, 0, NULL,
+	 verb_snapshot_list},
+	{"restore", "[--force] NAME SNAP",
+	 "start the machine again as it was then",
+	 snapshot_restore_options, sizeof(struct snapshot_options), NULL,
+	 verb_snapshot_restore},
+	{"delete", "NAME SNAP…", "remove snapshots", no_options, 0, NULL,
+	 verb_snapshot_delete},
+	{"check", "NAME SNAP…", "compare snapshots with their checksums",
+	 no_options, 0, NULL, verb_snapshot_check},
 	{0},
 };
 
@@ -120,6 +143,10 @@ void cli_print_verb_help(const char *prefix, const struct cli_verb *v)
 {
 	if (v->run == verb_image) {
 		print_verbs("skerry image", image_verbs);
+		return;
+	}
+	if (v->run == verb_snapshot) {
+		print_verbs("skerry snapshot", snapshot_verbs);
 		return;
 	}
 	printf("usage: %s %s %s\n%s\n", prefix, v->name, v->synopsis,
@@ -215,6 +242,12 @@ int cli_dispatch(const struct cli_verb *table, const char *prefix, int argc,
 static int verb_image(void *values, struct cli_args *args)
 {
 	return cli_dispatch(image_verbs, "skerry image", args->count,
+			    args->words);
+}
+
+static int verb_snapshot(void *values, struct cli_args *args)
+{
+	return cli_dispatch(snapshot_verbs, "skerry snapshot", args->count,
 			    args->words);
 }
 

@@ -7,7 +7,8 @@
 extern const struct cli_option run_options[], launch_options[], list_options[],
 	info_options[],
 	exec_options[], shell_options[], console_options[], stop_options[],
-	delete_options[], image_build_options[], no_options[];
+	delete_options[], snapshot_create_options[],
+	snapshot_restore_options[], image_build_options[], no_options[];
 
 int verb_run(void *values, struct cli_args *args);
 int verb_launch(void *values, struct cli_args *args);
@@ -21,4 +22,9 @@ int verb_delete(void *values, struct cli_args *args);
 int verb_image_build(void *values, struct cli_args *args);
 int verb_image_list(void *values, struct cli_args *args);
 int verb_image_delete(void *values, struct cli_args *args);
+int verb_snapshot_create(void *values, struct cli_args *args);
+int verb_snapshot_list(void *values, struct cli_args *args);
+int verb_snapshot_restore(void *values, struct cli_args *args);
+int verb_snapshot_delete(void *values, struct cli_args *args);
+int verb_snapshot_check(void *values, struct cli_args *args);
 int verb_image_import(void *values, struct cli_args *args);

@@ -23,6 +23,7 @@ struct client {
 	struct loop_fd handle;
 	int fd;
 	bool is_subscribed;
+	bool holds_pause;      /* the machine goes on when it leaves */
 	json_int_t request_id; /* of the request that is being handled */
 };
 
@@ -159,6 +160,7 @@ static int method_reset(struct vmm *v, struct client *c, json_t *params,
 static int method_pause(struct vmm *v, struct client *c, json_t *params,
 			int *fds, json_t **out_result, struct err *err)
 {
+	c->holds_pause = true;
 	machine_pause(v->machine);
 	return 0;
 }
@@ -166,6 +168,8 @@ static int method_pause(struct vmm *v, struct client *c, json_t *params,
 static int method_resume(struct vmm *v, struct client *c, json_t *params,
 			 int *fds, json_t **out_result, struct err *err)
 {
+	list_for_each (it, &v->clients)
+		list_entry(it, struct client, link)->holds_pause = false;
 	machine_resume(v->machine);
 	return 0;
 }
@@ -194,6 +198,8 @@ static const method_fn methods[CONTROL_METHOD_COUNT] = {
 static void client_free(struct client *c)
 {
 	snapshot_client_gone(c->vmm, c);
+	if (c->holds_pause && c->vmm->machine)
+		machine_resume(c->vmm->machine);
 	loop_fd_del(&c->handle);
 	list_del(&c->link);
 	close(c->fd);

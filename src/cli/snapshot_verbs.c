@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapshot create, list, restore, delete, check. */
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/snapshot.h"
+#include "cli/snapshot_options.h"
+#include "cli/verbs.h"
+#include "cli/wait.h"
+
+/* clang-format off */
+const struct cli_option snapshot_create_options[] = {
+	{"note", CLI_TEXT, offsetof(struct snapshot_options, note), "TEXT",
+	 "a line about it, for the list"},
+	{0},
+};
+const struct cli_option snapshot_restore_options[] = {
+	{"force", CLI_FLAG, offsetof(struct snapshot_options, force), NULL,
+	 "also when the machine runs: what it is now is lost"},
+	{0},
+};
+/* clang-format on */
+
+static int fail(const struct err *err)
+{
+	const char *hint = NULL;
+
+	if (strcmp(err->id, "snapshot.missing") == 0)
+		hint = "'skerry snapshot list' shows what there is";
+	else if (strcmp(err->id, "machine.stopped") == 0)
+		hint = "a snapshot is made of a machine that runs";
+	else if (strcmp(err->id, "snapshot.damaged") == 0)
+		hint = "'skerry snapshot delete' removes it";
+	cli_report(err, hint);
+	return CLI_FAILED;
+}
+
+int verb_snapshot_create(void *values, struct cli_args *args)
+{
+	struct snapshot_options *o = values;
+	struct snapshot_info info;
+	struct err err = {0};
+	char name[64];
+
+	if (args->count < 1 || args->count > 2)
+		return cli_usage("snapshot create", "use: NAME [SNAP]");
+	if (snapshot_create(
+		    args->words[0], args->count == 2 ? args->words[1] : "",
+		    o->note ? o->note : "", isatty(2), name, &info, &err))
+		return fail(&err);
+	printf("%s\n", name);
+	fprintf(stderr, "%llu MiB; the machine stood still for %.1f ms\n",
+		(unsigned long long)(info.used_bytes / MIB),
+		(double)info.pause_ns / 1e6);
+	return CLI_OK;
+}
+
+static void print_age(i64 created, char *out, size_t cap)
+{
+	long long s = (long long)time(NULL) - created;
+
+	if (s < 120)
+		snprintf(out, cap, "%lld s", MAX(s, 0));
+	else if (s < 2 * 3600)
+		snprintf(out, cap, "%lld min", s / 60);
+	else if (s < 2 * 86400)
+		snprintf(out, cap, "%lld h", s / 3600);
+	else
+		snprintf(out, cap, "%lld d", s / 86400);
+}
+
+static int by_age(const void *a, const void *b)
+{
+	const struct snapshot_row *x = a, *y = b;
+
+	return (x->info.created > y->info.created) -
+	       (x->info.created < y->info.created);
+}
+
+static void list_machine(const char *machine, bool *is_first)
+{
+	static struct snapshot_row rows[SNAPSHOT_ROWS_MAX];
+	char dir[MACHINE_PATH_MAX], age[32];
+	struct dirent *e;
+	size_t n = 0;
+	DIR *d;
+
+	if (snapshot_dir(machine, NULL, dir, NULL))
+		return;
+	d = opendir(dir);
+	while (d && n < SNAPSHOT_ROWS_MAX && (e = readdir(d))) {
+		if (!machine_name_is_valid(e->d_name))
+			continue;
+		snprintf(rows[n].name, sizeof(rows[n].name), "%.48s",
+			 e->d_name);
+		if (snapshot_find(machine, rows[n].name, dir, &rows[n].info,
+				  NULL))
+			snprintf(rows[n].info.note, sizeof(rows[n].info.note),
+				 "(damaged)");
+		n++;
+	}
+	if (d)
+		closedir(d);
+	qsort(rows, n, sizeof(rows[0]), by_age);
+	for (size_t i = 0; i < n; i++) {
+		if (*is_first)
+			printf("%-20s %-20s %8s %8s %9s  %s\n", "MACHINE",
+			       "SNAPSHOT", "AGE", "MEMORY", "USED", "NOTE");
+		*is_first = false;
+		print_age(rows[i].info.created, age, sizeof(age));
+		printf("%-20s %-20s %8s %7lluM %8lluM  %s\n", machine,
+		       rows[i].name, age,
+		       (unsigned long long)(rows[i].info.memory_bytes / MIB),
+		       (unsigned long long)(rows[i].info.used_bytes / MIB),
+		       rows[i].info.note);
+	}
+}
+
+int verb_snapshot_list(void *values, struct cli_args *args)
+{
+	char data[OS_PATH_MAX], dir[OS_PATH_MAX + 16];
+	bool is_first = true;
+	struct err err = {0};
+	struct dirent *e;
+	DIR *d;
+
+	for (int i = 0; i < args->count; i++) {
+		if (!machine_name_is_valid(args->words[i])) {
+			err_set(&err, -EINVAL, "'%s' is not a machine name",
+				args->words[i]);
+			return fail(&err);
+		}
+		list_machine(args->words[i], &is_first);
+	}
+	if (args->count)
+		return CLI_OK;
+	if (os_data_dir(data, &err))
+		return fail(&err);
+	snprintf(dir, sizeof(dir), "%s/snapshots", data);
+	d = opendir(dir);
+	while (d && (e = readdir(d)))
+		if (machine_name_is_valid(e->d_name))
+			list_machine(e->d_name, &is_first);
+	if (d)
+		closedir(d);
+	return CLI_OK;
+}
+
+/* The machine makes room for what it was. */
+static int end_machine(const char *name, bool is_forced, struct err *err)
+{
+	struct ending e = {0};
+	struct machine m;
+	bool ready;
+	int rc = machine_connect(name, &m, NULL);
+
+	if (rc)
+		return 0;
+	if (!is_forced) {
+		close(m.control_fd);
+		err_set(err, -EBUSY,
+			"machine '%s' runs: with --force what it is now is "
+			"lost",
+			name);
+		return -EBUSY;
+	}
+	machine_kill(&m);
+	for (int i = 0; i < 20 && !e.has_ended; i++) {
+		poll(&(struct pollfd){m.control_fd, POLLIN, 0}, 1, 500);
+		ending_poll(&m, &e, &ready);
+	}
+	close(m.control_fd);
+	return e.has_ended ? 0
+			   : err_set(err, -ETIMEDOUT,
+				     "machine '%s' does not end", name);
+}
+
+int verb_snapshot_restore(void *values, struct cli_args *args)
+{
+	struct snapshot_options *o = values;
+	struct err err = {0};
+	struct machine m;
+	int rc;
+
+	if (args->count != 2)
+		return cli_usage("snapshot restore", "use: NAME SNAP");
+	rc = snapshot_check_state(args->words[0], args->words[1], &err);
+	if (!rc)
+		rc = end_machine(args->words[0], o->force, &err);
+	if (!rc)
+		rc = snapshot_restore(args->words[0], args->words[1], &m, &err);
+	if (rc)
+		return fail(&err);
+	printf("%s\n", m.name);
+	return CLI_OK;
+}
+
+static int for_each(struct cli_args *args, const char *verb,
+		    int (*fn)(const char *machine, const char *name,
+			      struct err *err))
+{
+	int status = CLI_OK;
+
+	if (args->count < 2)
+		return cli_usage(verb, "use: NAME SNAP…");
+	for (int i = 1; i < args->count; i++) {
+		struct err err = {0};
+
+		if (fn(args->words[0], args->words[i], &err))
+			status = fail(&err);
+	}
+	return status;
+}
+
+int verb_snapshot_delete(void *values, struct cli_args *args)
+{
+	return for_each(args, "snapshot delete", snapshot_delete);
+}
+
+int verb_snapshot_check(void *values, struct cli_args *args)
+{
+	return for_each(args, "snapshot check", snapshot_check);
+}
