@@ -88,6 +88,7 @@ static int pass_file(struct start *s, const char *path, const char *what,
 struct disk_option {
 	const char *path;
 	bool is_qcow2;
+	bool has_format;
 	bool is_read_only;
 	bool backing_anywhere;
 };
@@ -161,6 +162,13 @@ static int pass_disk(struct start *s, const char *path, bool is_read_only,
 	return 0;
 }
 
+static bool ends_in_qcow2(const char *path)
+{
+	size_t len = strlen(path);
+
+	return len >= 6 && strcmp(path + len - 6, ".qcow2") == 0;
+}
+
 /* FILE[,format=raw|qcow2][,readonly][,backing=any] */
 static int add_disk_option(struct start *s, const char *text, struct err *err)
 {
@@ -173,11 +181,11 @@ static int add_disk_option(struct start *s, const char *text, struct err *err)
 		if (strcmp(word, "readonly") == 0)
 			o.is_read_only = true;
 		else if (strcmp(word, "format=qcow2") == 0)
-			o.is_qcow2 = true;
+			o.is_qcow2 = o.has_format = true;
 		else if (strcmp(word, "backing=any") == 0)
 			o.backing_anywhere = true;
 		else if (strcmp(word, "format=raw") == 0)
-			o.is_qcow2 = false;
+			o.has_format = true;
 		else
 			return err_set(err, -EINVAL,
 				       "disk '%s': '%s' is not known (format="
@@ -187,6 +195,11 @@ static int add_disk_option(struct start *s, const char *text, struct err *err)
 	}
 	if (!o.path)
 		return err_set(err, -EINVAL, "disk '%s': no file named", text);
+	if (!o.has_format && ends_in_qcow2(o.path))
+		return err_set(err, -EINVAL,
+			       "disk '%s': by its name it is no raw image: say "
+			       "format=qcow2 or format=raw",
+			       text);
 	if (o.is_qcow2)
 		return pass_qcow2(s, &o, err);
 	return pass_disk(s, o.path, o.is_read_only, err);
