@@ -293,9 +293,20 @@ static void a_wrong_first_frame_is_refused(void **state)
 	peer_close(&p);
 }
 
+static void a_time_of_the_wrong_length_is_refused(void **state)
+{
+	struct peer p;
+
+	peer_open(&p);
+	peer_send(&p, AGENT_SET_TIME, "1234567", 7);
+	assert_int_equal(peer_run(&p, NULL), AGENT_ERROR);
+	peer_close(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_time_of_the_wrong_length_is_refused),
 		cmocka_unit_test(exec_gives_output_errors_and_status),
 		cmocka_unit_test(
 			input_that_comes_with_exec_in_one_piece_is_not_forgotten),

@@ -21,11 +21,13 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent/child.h"
 #include "agent/hello.h"
 #include "agent/power.h"
+#include "base/clock.h"
 
 #define CHUNK	  16384
 #define QUEUE_MAX (128 * 1024)
@@ -284,6 +286,26 @@ static int serve_power_off(struct session *s, const struct agent_frame *f)
 	return 1;
 }
 
+static int serve_set_time(struct session *s, const struct agent_frame *f)
+{
+	struct timespec t;
+	u64 ns;
+
+	if (f->len != 8) {
+		refuse(s, -EPROTO, "read the time");
+		return 1;
+	}
+	ns = ld_le64(f->payload);
+	t.tv_sec = (time_t)(ns / NS_PER_SEC);
+	t.tv_nsec = (long)(ns % NS_PER_SEC);
+	if (clock_settime(CLOCK_REALTIME, &t) < 0) {
+		refuse(s, -errno, "set the clock");
+		return 1;
+	}
+	agent_frame_append(&s->to_peer, AGENT_OK, NULL, 0);
+	return flush_blocking(s) ? 1 : 0;
+}
+
 static int serve_first(struct session *s, const struct agent_frame *f, int n)
 {
 	struct agent_exec *what = malloc(sizeof(*what));
@@ -300,6 +322,9 @@ static int serve_first(struct session *s, const struct agent_frame *f, int n)
 		break;
 	case AGENT_POWEROFF:
 		rc = serve_power_off(s, f);
+		break;
+	case AGENT_SET_TIME:
+		rc = serve_set_time(s, f);
 		break;
 	case AGENT_EXEC:
 		if (agent_exec_parse(f, what)) {

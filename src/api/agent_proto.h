@@ -50,9 +50,10 @@ enum agent_frame_type {
 	AGENT_STDIN_EOF,
 	AGENT_STDOUT,
 	AGENT_STDERR,
-	AGENT_SIGNAL,  /* u8 signal number (Linux x86-64) */
-	AGENT_WINSIZE, /* le16 rows, le16 columns */
-	AGENT_EXIT,    /* u8 status, u8 signal: one of them is 0 */
+	AGENT_SIGNAL,	/* u8 signal number (Linux x86-64) */
+	AGENT_WINSIZE,	/* le16 rows, le16 columns */
+	AGENT_EXIT,	/* u8 status, u8 signal: one of them is 0 */
+	AGENT_SET_TIME, /* le64 ns since 1970, UTC; OK or ERROR */
 	AGENT_FRAME_TYPE_END,
 };
 

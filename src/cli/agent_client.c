@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "api/agent_proto.h"
+#include "base/clock.h"
 #include "cli/wait.h"
 
 #define CONNECT_WAIT_MS 60000
@@ -209,6 +210,27 @@ int agent_run(struct machine *m, char *const *argv, bool is_tty, int signal_fd,
 	buf_fini(&c.in);
 	buf_fini(&c.out);
 	free(e);
+	return rc;
+}
+
+int agent_set_time(struct machine *m, struct err *err)
+{
+	struct buf b = {0};
+	u8 now[8], answer[16] = {0};
+	int fd, rc = agent_connect(m, &fd, err);
+	ssize_t n = -1;
+
+	if (rc)
+		return rc;
+	st_le64(now, clock_wall_ns());
+	agent_frame_append(&b, AGENT_SET_TIME, now, sizeof(now));
+	if (send(fd, b.bytes, b.len, MSG_NOSIGNAL) == (ssize_t)b.len &&
+	    poll(&(struct pollfd){fd, POLLIN, 0}, 1, CONNECT_WAIT_MS) == 1)
+		n = recv(fd, answer, sizeof(answer), 0);
+	if (n < AGENT_HEADER_BYTES || answer[4] != AGENT_OK)
+		rc = err_set(err, -EIO, "the agent did not set the clock");
+	buf_fini(&b);
+	close(fd);
 	return rc;
 }
 

@@ -181,6 +181,19 @@ static int end_machine(const char *name, bool is_forced, struct err *err)
 				     "machine '%s' does not end", name);
 }
 
+/* Without the agent it shows the time of the snapshot, which NTP may right. */
+static void set_clock(struct machine *m)
+{
+	struct ending e = {0};
+	struct err err = {0};
+
+	if (ending_subscribe(m, &e, NULL) || !e.is_agent_ready)
+		return;
+	if (agent_set_time(m, &err))
+		fprintf(stderr, "skerry: the guest's clock is late: %s\n",
+			err.text);
+}
+
 int verb_snapshot_restore(void *values, struct cli_args *args)
 {
 	struct snapshot_options *o = values;
@@ -197,6 +210,7 @@ int verb_snapshot_restore(void *values, struct cli_args *args)
 		rc = snapshot_restore(args->words[0], args->words[1], &m, &err);
 	if (rc)
 		return fail(&err);
+	set_clock(&m);
 	printf("%s\n", m.name);
 	return CLI_OK;
 }

@@ -49,5 +49,7 @@ int console_run(struct machine *m, int serial_fd, int signal_fd,
  * shell. */
 int agent_run(struct machine *m, char *const *argv, bool is_tty, int signal_fd,
 	      struct err *err);
+/* Sets the guest's wall clock to the host's. */
+int agent_set_time(struct machine *m, struct err *err);
 /* Asks the agent to turn the machine off. */
 int agent_power_off(struct machine *m, bool is_quick, struct err *err);

@@ -64,8 +64,11 @@ def the_machine_is_what_it_was():
 
 def a_stopped_machine_comes_back_to_life():
     ok("stop", "--force", NAME)
+    time.sleep(3)
     ok("snapshot", "restore", NAME, "one")
     same(guest("cat /dev/shm/mark; nproc"), "volatile\n2")
+    late = time.time() - float(guest("date +%s.%N"))
+    assert -1 < late < 1, "the clock is late by %.1f s" % late
 
 
 def the_list_shows_it():
