@@ -74,6 +74,8 @@ static const char *hint_for(const struct err *err)
 		       "image build debian/12' makes one";
 	if (strcmp(err->id, "image.locked") == 0)
 		return "stop that machine, or add ',readonly' to --disk";
+	if (strcmp(err->id, "image.backing-elsewhere") == 0)
+		return "add ',backing=any' to --disk if you trust the image";
 	if (strcmp(err->id, "machine.exists") == 0)
 		return "choose another --name, or 'skerry stop' it first";
 	if (err->code == -ENOSPC)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """skerry image on files: create, convert, resize, check, map, info, with
 qemu-img as the judge."""
-import json, os, shutil, signal, subprocess, time
+import json, os, resource, shutil, signal, subprocess, time
 
 from guest import *
 
@@ -249,6 +249,17 @@ def a_diff_lists_what_differs():
     same(len(json.loads(out)), 2)
 
 
+def a_file_size_limit_is_an_error():
+    def set_limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    for args in (("convert", path("raw"), path("z.qcow2")),
+                 ("create", path("z.raw"), "5M")):
+        status, out, err = run("image", *args, preexec_fn=set_limit)
+        same((status, out), (1, ""), err)
+        has(err, "File too large")
+    same([f for f in os.listdir(folder) if f[0] == "z"], [])
+
+
 def a_cancelled_conversion_leaves_nothing():
     with open(path("big"), "wb") as f:
         for _ in range(300):
@@ -281,6 +292,7 @@ for test in (what_is_created_is_what_was_asked_for,
              an_overlay_is_committed_into_what_is_below,
              an_overlay_goes_over_another_file_unchanged,
              a_diff_lists_what_differs,
+             a_file_size_limit_is_an_error,
              a_cancelled_conversion_leaves_nothing):
     suite.check(test)
 suite.end()
