@@ -331,7 +331,7 @@ def the_vmm_inherits_only_what_is_listed():
     allowed = re.compile(
         r"^(/dev/null|pipe:\[\d+\]|socket:\[\d+\]|anon_inode:.*|/memfd:.*|"
         r"%s|%s|.*/console\.log|/dev/kvm|"
-        r"/proc/%d/(status|task/\d+/schedstat))$" %
+        r"/proc/%d/(status|smaps|task/\d+/schedstat))$" %
         (re.escape(disk), re.escape(spin), pid))
     for fd, target in seen.items():
         assert allowed.match(target), "%d: %s of %s" % (fd, target, seen)
