@@ -27,7 +27,7 @@ _skerry()
 		case $verb in
 		run|launch)
 			words=$("$bin" image list | awk 'NR > 1 {print $1}') ;;
-		info|exec|shell|console|stop|delete)
+		info|exec|shell|console|stop|delete|suspend|resume)
 			words=$("$bin" list | awk 'NR > 1 {print $1}') ;;
 		esac
 	fi

@@ -53,10 +53,14 @@ static const char *hint_for(const struct err *err)
 static void list_one(void *opaque, const char *name)
 {
 	struct control_status st = {0};
+	char dir[MACHINE_PATH_MAX];
 	json_t *result = NULL;
 	struct machine m;
 
-	strcpy(st.state, "stopped");
+	strcpy(st.state,
+	       snapshot_find(name, SNAPSHOT_SUSPENDED, dir, NULL, NULL) == 0
+		       ? "suspended"
+		       : "stopped");
 	if (machine_connect(name, &m, NULL) == 0) {
 		strcpy(st.state, "unknown");
 		if (control_call(m.control_fd, CONTROL_STATUS, NULL, NULL, 0,

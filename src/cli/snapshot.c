@@ -165,7 +165,7 @@ int snapshot_find(const char *machine, const char *name, char *out_dir,
 struct making {
 	struct machine m;
 	char final[MACHINE_PATH_MAX], dir[MACHINE_PATH_MAX + 128];
-	bool shows_progress;
+	bool ends_machine, shows_progress;
 	struct snapshot_info *info;
 };
 
@@ -255,19 +255,22 @@ static int save_all(struct making *k, struct err *err)
 {
 	char from[PATH_BYTES], to[PATH_BYTES + 16];
 	u64 start = now_ns();
-	int rc, resumed;
+	bool has_disk;
+	int rc, resumed = 0;
 
 	snprintf(from, sizeof(from), "%s/disk.raw", k->m.data_dir);
 	snprintf(to, sizeof(to), "%s/disk.raw", k->dir);
-	if (access(from, F_OK))
+	has_disk = access(from, F_OK) == 0;
+	if (!has_disk && !k->ends_machine)
 		return save_memory(k, err);
 	rc = call(k, CONTROL_MACHINE_PAUSE, err);
 	if (rc)
 		return rc;
 	rc = save_memory(k, err);
-	if (!rc)
+	if (!rc && has_disk)
 		rc = image_copy_in_use(from, to, err);
-	resumed = call(k, CONTROL_MACHINE_RESUME, rc ? NULL : err);
+	if (rc || !k->ends_machine)
+		resumed = call(k, CONTROL_MACHINE_RESUME, rc ? NULL : err);
 	k->info->pause_ns = now_ns() - start;
 	return rc ? rc : resumed;
 }
@@ -329,7 +332,7 @@ static int make(struct making *k, const char *parent, const char *name,
 }
 
 int snapshot_create(const char *machine, const char *name, const char *note,
-		    bool shows_progress, char *out_name,
+		    bool ends_machine, bool shows_progress, char *out_name,
 		    struct snapshot_info *out_info, struct err *err)
 {
 	struct making *k = calloc(1, sizeof(*k));
@@ -344,6 +347,7 @@ int snapshot_create(const char *machine, const char *name, const char *note,
 	out_info->created = now;
 	snprintf(out_info->note, sizeof(out_info->note), "%s", note);
 	k->info = out_info;
+	k->ends_machine = ends_machine;
 	k->shows_progress = shows_progress;
 	k->m.control_fd = -1;
 	if (name[0])
@@ -366,8 +370,11 @@ int snapshot_create(const char *machine, const char *name, const char *note,
 		snapshot_remove_stale(machine);
 		rc = make(k, parent, out_name, err);
 	}
-	if (!rc)
+	if (!rc) {
 		out_info->used_bytes = used_bytes(k->final);
+		if (ends_machine)
+			machine_kill(&k->m);
+	}
 	if (k->m.control_fd >= 0)
 		close(k->m.control_fd);
 	free(k);

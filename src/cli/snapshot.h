@@ -25,9 +25,13 @@ int snapshot_dir(const char *machine, const char *name, char *out,
 /* -ENOENT with the id "snapshot.missing". */
 int snapshot_find(const char *machine, const char *name, char *out_dir,
 		  struct snapshot_info *out_info, struct err *err);
-/* Of a running machine. name "": by the time. out_name has room for 64. */
+#define SNAPSHOT_SUSPENDED "suspended" /* what suspend makes */
+
+/* Of a running machine. name "": by the time. out_name has room for 64.
+ * ends_machine: it does not go on, and its process ends when the snapshot is
+ * there. */
 int snapshot_create(const char *machine, const char *name, const char *note,
-		    bool shows_progress, char *out_name,
+		    bool ends_machine, bool shows_progress, char *out_name,
 		    struct snapshot_info *out_info, struct err *err);
 /* Starts the machine, which does not run, from it. */
 int snapshot_restore(const char *machine, const char *name, struct machine *out,

@@ -50,9 +50,10 @@ int verb_snapshot_create(void *values, struct cli_args *args)
 
 	if (args->count < 1 || args->count > 2)
 		return cli_usage("snapshot create", "use: NAME [SNAP]");
-	if (snapshot_create(
-		    args->words[0], args->count == 2 ? args->words[1] : "",
-		    o->note ? o->note : "", isatty(2), name, &info, &err))
+	if (snapshot_create(args->words[0],
+			    args->count == 2 ? args->words[1] : "",
+			    o->note ? o->note : "", false, isatty(2), name,
+			    &info, &err))
 		return fail(&err);
 	printf("%s\n", name);
 	fprintf(stderr, "%llu MiB; the machine stood still for %.1f ms\n",
@@ -213,6 +214,63 @@ int verb_snapshot_restore(void *values, struct cli_args *args)
 	set_clock(&m);
 	printf("%s\n", m.name);
 	return CLI_OK;
+}
+
+static int suspend_one(const char *machine, struct err *err)
+{
+	struct snapshot_info info;
+	char name[64];
+	int rc = snapshot_create(machine, SNAPSHOT_SUSPENDED, "", true,
+				 isatty(2), name, &info, err);
+
+	return rc ? rc : end_machine(machine, true, err);
+}
+
+int verb_suspend(void *values, struct cli_args *args)
+{
+	int status = CLI_OK;
+
+	if (args->count == 0)
+		return cli_usage("suspend", "no NAME given");
+	for (int i = 0; i < args->count; i++) {
+		struct err err = {0};
+
+		if (suspend_one(args->words[i], &err))
+			status = fail(&err);
+	}
+	return status;
+}
+
+/* The snapshot goes when the machine is there. */
+static int resume_one(const char *machine, struct err *err)
+{
+	struct machine m;
+	int rc = snapshot_check_state(machine, SNAPSHOT_SUSPENDED, err);
+
+	if (rc == -ENOENT)
+		return err_set(err, rc, "machine '%s' is not suspended",
+			       machine);
+	if (!rc)
+		rc = snapshot_restore(machine, SNAPSHOT_SUSPENDED, &m, err);
+	if (rc)
+		return rc;
+	set_clock(&m);
+	return snapshot_delete(machine, SNAPSHOT_SUSPENDED, err);
+}
+
+int verb_resume(void *values, struct cli_args *args)
+{
+	int status = CLI_OK;
+
+	if (args->count == 0)
+		return cli_usage("resume", "no NAME given");
+	for (int i = 0; i < args->count; i++) {
+		struct err err = {0};
+
+		if (resume_one(args->words[i], &err))
+			status = fail(&err);
+	}
+	return status;
 }
 
 static int for_each(struct cli_args *args, const char *verb,

@@ -22,6 +22,8 @@ int verb_delete(void *values, struct cli_args *args);
 int verb_image_build(void *values, struct cli_args *args);
 int verb_image_list(void *values, struct cli_args *args);
 int verb_image_delete(void *values, struct cli_args *args);
+int verb_suspend(void *values, struct cli_args *args);
+int verb_resume(void *values, struct cli_args *args);
 int verb_snapshot_create(void *values, struct cli_args *args);
 int verb_snapshot_list(void *values, struct cli_args *args);
 int verb_snapshot_restore(void *values, struct cli_args *args);

@@ -178,6 +178,16 @@ def a_load_that_checks_itself_goes_on():
                "-e 'I/O error' -e BUG: || true"), "0")
 
 
+def what_is_suspended_goes_on():
+    guest("echo asleep >/dev/shm/mark")
+    ok("suspend", NAME)
+    has(ok("list"), "suspended")
+    refused("is not running", "suspend", NAME)
+    ok("resume", NAME)
+    same(guest("cat /dev/shm/mark"), "asleep")
+    refused("is not suspended", "resume", NAME)
+
+
 def a_snapshot_of_a_restored_machine_is_one():
     guest("echo second >/dev/shm/mark")
     ok("snapshot", "create", NAME, "second")
@@ -200,6 +210,7 @@ for test in (the_machine_is_what_it_was,
              a_later_format_is_refused,
              one_that_is_broken_off_leaves_a_machine_that_runs,
              a_load_that_checks_itself_goes_on,
+             what_is_suspended_goes_on,
              a_snapshot_of_a_restored_machine_is_one,
              nothing_is_left_after_delete):
     suite.check(test)
