@@ -281,6 +281,14 @@ bool virtqueue_has_work(struct virtqueue *q)
 	return avail_count(q, &avail) > 0;
 }
 
+u16 virtqueue_available(struct virtqueue *q)
+{
+	u8 *avail;
+	int n = avail_count(q, &avail);
+
+	return (u16)MAX(n, 0);
+}
+
 int virtqueue_pop(struct virtqueue *q, struct virtq_chain *out)
 {
 	u8 *avail;

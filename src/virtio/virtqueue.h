@@ -87,6 +87,8 @@ int virtqueue_pop(struct virtqueue *q, struct virtq_chain *out) MUST_CHECK;
 void virtqueue_unpop(struct virtqueue *q, u16 n);
 /* True when a pop would find something. */
 bool virtqueue_has_work(struct virtqueue *q);
+/* Chains that the driver has made available and we have not popped. */
+u16 virtqueue_available(struct virtqueue *q);
 
 /* Returns a chain to the driver; `written` bytes of its writable part are
  * valid (clamped to that part). Reports those writes to mem. -EIO when the

@@ -10,6 +10,12 @@
  * queue stands still until the guest provides receive buffers, so a flood of
  * bad packets costs nothing.
  *
+ * After a load the guest is told that all its connections are gone. Linux then
+ * closes what it has at the time when it deals with the event, on another
+ * thread than it receives on: a connection that we make before would be closed
+ * without a word. So nothing is sent until the event's buffer has come back,
+ * which is the driver's last step, or for a second at most.
+ *
  * Not modelled: SOCK_SEQPACKET, datagrams.
  * Source: virtio 1.2 §5.10.
  */
@@ -19,16 +25,19 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "virtio/virtio_pci.h"
 #include "virtio/vsock_int.h"
 
-#define VSOCK_RX	 0
-#define VSOCK_TX	 1
-#define VSOCK_EVENT	 2
-#define VSOCK_QUEUE_SIZE 128
-#define VSOCK_PUMP_MAX	 256
-#define VSOCK_PORT_FIRST 0x40000000u
-#define VSOCK_CLASS	 0x078000
+#define VSOCK_RX	     0
+#define VSOCK_TX	     1
+#define VSOCK_EVENT	     2
+#define VSOCK_QUEUE_SIZE     128
+#define VSOCK_PUMP_MAX	     256
+#define VSOCK_SETTLE_NS	     NS_PER_SEC
+#define VSOCK_SETTLE_STEP_NS (NS_PER_SEC / 1000)
+#define VSOCK_PORT_FIRST     0x40000000u
+#define VSOCK_CLASS	     0x078000
 
 #define VIRTIO_VSOCK_EVENT_TRANSPORT_RESET 0
 
@@ -103,6 +112,8 @@ void vsock_pump(struct vsock *d)
 	struct virtqueue *q = &d->v.queues[VSOCK_RX];
 	int budget = VSOCK_PUMP_MAX;
 
+	if (d->is_settling)
+		return;
 	while (resets_waiting(d) || !list_is_empty(&d->ready)) {
 		if (!budget--) {
 			d->v.transport->kick_self(&d->v, VSOCK_RX);
@@ -217,9 +228,39 @@ static void event_send(struct vsock *d, struct virtqueue *q)
 		return;
 	n = buf_to_iov(virtq_chain_writable(&d->tx), d->tx.writable_count, 0,
 		       event, sizeof(event));
+	d->events_left = virtqueue_available(q);
 	virtio_push(&d->v, q, &d->tx, n);
 	d->is_event_pending = false;
 	virtio_call(&d->v, q);
+}
+
+static void settle_begin(struct vsock *d)
+{
+	d->is_event_pending = d->is_settling = true;
+	d->settle_end_ns = clock_mono_ns() + VSOCK_SETTLE_NS;
+	loop_timer_arm(&d->settle, clock_mono_ns() + VSOCK_SETTLE_STEP_NS);
+}
+
+static void settle_end(struct vsock *d)
+{
+	d->is_event_pending = d->is_settling = false;
+	loop_timer_disarm(&d->settle);
+}
+
+/* Looks now and then: the driver need not kick for the buffer. */
+static void on_settle(struct loop_timer *t)
+{
+	struct vsock *d = t->opaque;
+	struct virtqueue *q = &d->v.queues[VSOCK_EVENT];
+
+	event_send(d, q);
+	if (clock_mono_ns() < d->settle_end_ns &&
+	    (d->is_event_pending || virtqueue_available(q) <= d->events_left)) {
+		loop_timer_arm(t, clock_mono_ns() + VSOCK_SETTLE_STEP_NS);
+		return;
+	}
+	d->is_settling = false;
+	vsock_pump(d);
 }
 
 static void vsock_handle_queue(struct virtio_device *v, struct virtqueue *q)
@@ -295,7 +336,7 @@ static void vsock_reset(struct virtio_device *v)
 	conns_close(d);
 	d->reset_head = d->reset_tail = 0;
 	d->is_tx_blocked = false;
-	d->is_event_pending = false;
+	settle_end(d);
 }
 
 /* Connections and the event itself are not saved: every load makes the event
@@ -303,12 +344,13 @@ static void vsock_reset(struct virtio_device *v)
 static void vsock_post_load(struct virtio_device *v)
 {
 	if (v->status & VIRTIO_CONFIG_S_DRIVER_OK)
-		vsock_of(v)->is_event_pending = true;
+		settle_begin(vsock_of(v));
 }
 
 static void vsock_free(struct virtio_device *v)
 {
 	conns_close(vsock_of(v));
+	loop_timer_disarm(&vsock_of(v)->settle);
 	free(vsock_of(v));
 }
 
@@ -333,6 +375,7 @@ int virtio_vsock_new(const struct virtio_vsock_config *cfg, struct vsock **out,
 	if (!d)
 		return err_sys(err, -ENOMEM, "add device '%s'", cfg->at.name);
 	virtio_device_init(&d->v, &vsock_ops, &cfg->at, VIRTIO_ID_VSOCK, 0);
+	loop_timer_init(cfg->at.loop, &d->settle, on_settle, d);
 	for (int i = 0; i < 3; i++)
 		virtio_queue_add(&d->v, VSOCK_QUEUE_SIZE);
 	for (int i = 0; i < VSOCK_BUCKETS; i++)

@@ -78,6 +78,10 @@ struct vsock {
 	u32 reset_head, reset_tail; /* free-running */
 	bool is_tx_blocked;
 	bool is_event_pending; /* a transport reset is to be told */
+	bool is_settling;      /* and the guest has not dealt with it yet */
+	u16 events_left;       /* buffers that it had given beside that one */
+	u64 settle_end_ns;
+	struct loop_timer settle;
 	size_t listen_count;
 	struct vsock_listen listens[VSOCK_LISTENS_MAX];
 	struct virtq_chain rx, tx;

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "test/test.h"
 #include "virtio/testdrv.h"
 #include "virtio/vsock_int.h"
@@ -433,12 +434,25 @@ static void hostile_18_reset_flood_stops_the_transmit_queue(void **state)
 	assert_int_equal(testring_used_idx(r), r->avail_idx);
 }
 
+static bool next_within(struct rig *g, u64 ms)
+{
+	u64 end = clock_mono_ns() + ms * 1000000;
+
+	do {
+		if (next(g))
+			return true;
+		usleep(1000);
+	} while (clock_mono_ns() < end);
+	return false;
+}
+
 static void restored_guest_hears_of_a_transport_reset(void **state)
 {
 	struct rig *g = *state;
 	struct rig *other = rig_new();
 	struct testring *r = &other->t.rings[2];
 	u32 id, len;
+	int fds[2];
 
 	accept_one(g);
 	testring_desc(&g->t.rings[2], 0, TXBUF, 8, W, 0);
@@ -449,6 +463,29 @@ static void restored_guest_hears_of_a_transport_reset(void **state)
 	assert_true(testring_reap(r, &id, &len));
 	assert_int_equal(len, 4);
 	assert_int_equal(other->d->conn_count, 0);
+	/* A connection would be among those that it closes now. */
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	assert_int_equal(vsock_connect(other->d, 55, fds[0]), 0);
+	assert_false(next_within(other, 20));
+	testring_add(r, 0);
+	assert_true(next_within(other, 500));
+	assert_int_equal(other->h.op, VIRTIO_VSOCK_OP_REQUEST);
+	close(fds[1]);
+	rig_free(other);
+}
+
+static void restored_guest_that_keeps_the_event_is_served(void **state)
+{
+	struct rig *g = *state;
+	struct rig *other = rig_new();
+	int fds[2];
+
+	assert_true(testdrv_round_trip(&g->t, &other->t));
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	assert_int_equal(vsock_connect(other->d, 55, fds[0]), 0);
+	assert_true(next_within(other, 5000));
+	assert_int_equal(other->h.op, VIRTIO_VSOCK_OP_REQUEST);
+	close(fds[1]);
 	rig_free(other);
 }
 
@@ -473,6 +510,7 @@ int main(void)
 		T(reset_closes_every_connection),
 		T(hostile_18_reset_flood_stops_the_transmit_queue),
 		T(restored_guest_hears_of_a_transport_reset),
+		T(restored_guest_that_keeps_the_event_is_served),
 	};
 
 	return test_run("vsock", tests);
