@@ -53,10 +53,14 @@ const struct control_method_row control_methods[CONTROL_METHOD_COUNT] = {
 	[CONTROL_MACHINE_RESUME] = {
 		"machine.resume", "{}", "", "{}", 0, 0},
 	[CONTROL_SNAPSHOT_CREATE] = {
-		"snapshot.create", "{}",
-		"the state file and the memory file: regular, empty, writable",
+		"snapshot.create",
+		"{disks: [N, …]}: the disks that get a new layer",
+		"the state file and the memory file: regular, empty, writable; "
+		"for each of the disks an empty overlay of it",
 		"{pause_ns, memory_bytes, written_bytes, state_bytes} when "
-		"both are on the disk; 'progress' events before", 2, 2},
+		"both, and what the disks held, are on the disk; 'progress' "
+		"events before",
+		2, CONTROL_FDS_MAX},
 };
 
 const char *const control_exit_names[CONTROL_EXIT_COUNT] = {

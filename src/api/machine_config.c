@@ -122,6 +122,9 @@ static const struct field config_fields[] = {
 	 .doc = "a write to port 0xf4 ends the machine"},
 	{"test_devices", FIELD_BOOL, CFG(test_devices),
 	 .doc = "fw_cfg and the ISA and PCI test devices"},
+	{"is_held", FIELD_BOOL, CFG(is_held),
+	 .doc = "built, it waits for machine.resume, and ends when its owner "
+		"goes without that"},
 	{"no_reboot", FIELD_BOOL, CFG(no_reboot),
 	 .doc = "a reset ends the machine"},
 	{"no_sandbox", FIELD_BOOL, CFG(no_sandbox),

@@ -72,6 +72,8 @@ struct api_machine_config {
 	bool test_devices;  /* fw_cfg and the test devices */
 	u32 lockstep_every; /* compare the engine's tiers; 0: no */
 	bool no_reboot;	    /* a reset ends the machine */
+	bool is_held; /* built, it waits for machine.resume, and ends when its
+		       * owner goes without that */
 	bool no_sandbox;    /* for diagnosis: no system call filter */
 	int debugcon_fd;    /* gets the bytes written to port 0xe9 */
 

@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "block/block_int.h"
 #include "block/qcow2.h"
 
@@ -70,6 +71,23 @@ int block_open_file(struct loop *loop, int fd, struct block_node **out_node,
 	static const struct block_open how = {.format = "raw"};
 
 	return raw_open_file(loop, fd, &how, out_node, err);
+}
+
+int block_can_lay_over(const struct block_node *top,
+		       const struct block_node *below, struct err *err)
+{
+	if (!qcow2_can_lay_over(top))
+		return err_set(err, -EINVAL, "the new layer is no overlay");
+	if (top->size_bytes != below->size_bytes)
+		return err_set(err, -EINVAL,
+			       "the new layer is not as large as the disk");
+	return 0;
+}
+
+void block_lay_over(struct block_node *top, struct block_node *below)
+{
+	ASSERT(!block_can_lay_over(top, below, NULL));
+	qcow2_lay_over(top, below);
 }
 
 void block_close(struct block_node *node)

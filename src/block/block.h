@@ -80,6 +80,15 @@ int block_open_fd(struct loop *loop, int fd, const struct block_open *how,
 /* The file that a new image is made in: may be empty, grows. Takes fd over. */
 int block_open_file(struct loop *loop, int fd, struct block_node **out_node,
 		    struct err *err);
+/* Is `top` an overlay that can lie over `below`: a qcow2 image with a backing
+ * file, as large, opened with is_alone, and not used yet? 0 or -EINVAL. */
+int block_can_lay_over(const struct block_node *top,
+		       const struct block_node *below, struct err *err);
+/* Puts it over a node in use, and takes that over: it is closed with it. The
+ * node below has nothing in flight and gets no more writes; what it has in
+ * memory becomes durable with the first flush of `top`, which then turns its
+ * write lock into a read lock. */
+void block_lay_over(struct block_node *top, struct block_node *below);
 /* Waits for requests in flight, flushes when writable, closes. */
 void block_close(struct block_node *node);
 void block_submit(struct block_node *node, struct block_request *req);

@@ -13,6 +13,8 @@ struct block_node_ops {
 			       struct block_request *req, int result);
 	void (*drain)(struct block_node *node);
 	void (*close)(struct block_node *node);
+	/* Others may read the file from now on, which is not written. */
+	void (*share)(struct block_node *node);
 	/* Nothing is in flight beyond the new end. 0 or -errno. */
 	int (*truncate)(struct block_node *node, u64 bytes);
 };

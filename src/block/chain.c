@@ -41,6 +41,24 @@ static int read_header(int fd, struct qcow2_header *h, struct err *err)
 	return rc;
 }
 
+int block_image_size(int fd, const char *format, u64 *out_bytes,
+		     struct err *err)
+{
+	struct qcow2_header h;
+	struct stat st;
+	int rc;
+
+	if (strcmp(format, "raw")) {
+		rc = read_header(fd, &h, err);
+		*out_bytes = rc ? 0 : h.size_bytes;
+		return rc;
+	}
+	if (fstat(fd, &st))
+		return err_sys(err, -errno, "look at the image");
+	*out_bytes = (u64)st.st_size;
+	return 0;
+}
+
 /* "nbd://…", "json:{…}": names of what is no file. */
 static bool is_protocol(const char *name)
 {

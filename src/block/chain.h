@@ -28,6 +28,10 @@ struct block_chain {
  * a name that leads elsewhere. Nothing is open when it fails. */
 int block_chain_open(const char *path, const char *format, bool is_read_only,
 		     bool anywhere, struct block_chain *out, struct err *err);
+/* The size of the disk in an image, in bytes, from its first cluster; no lock
+ * is needed. */
+int block_image_size(int fd, const char *format, u64 *out_bytes,
+		     struct err *err);
 /* Descriptors that were handed on are set to -1 by who did. */
 void block_chain_close(struct block_chain *c);
 /* Opens the node of a chain; the descriptors are the node's then. */

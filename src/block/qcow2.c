@@ -250,6 +250,29 @@ static int op_change(struct qcow2_op *op)
 	}
 }
 
+/* What this was laid over while it was in use may have changes in memory. The
+ * second flush writes what the first one freed. */
+static int settle_below(struct qcow2 *q)
+{
+	struct block_node *b = q->backing;
+	int rc = 0;
+
+	for (int i = 0; !rc && b && !b->is_read_only && i < 2; i++)
+		rc = qcow2_co_io(q, b, BLOCK_FLUSH, 0, 0, NULL, 0);
+	if (!rc && b && !b->is_read_only) {
+		b->is_read_only = true;
+		b->ops->share(b);
+	}
+	return rc;
+}
+
+static int op_flush(struct qcow2 *q)
+{
+	int rc = q->is_corrupt ? -EIO : settle_below(q);
+
+	return rc ? rc : qcow2_co_flush(q);
+}
+
 static int op_run(struct qcow2_op *op)
 {
 	struct block_request *req = op->req;
@@ -257,7 +280,7 @@ static int op_run(struct qcow2_op *op)
 	int rc;
 
 	if (req->op == BLOCK_FLUSH)
-		return q->is_corrupt ? -EIO : qcow2_co_flush(q);
+		return op_flush(q);
 	if (req->op != BLOCK_READ && q->is_corrupt)
 		return -EIO;
 	qcow2_co_range_lock(q, &op->range, req->offset, req->len,
@@ -430,12 +453,20 @@ static void qcow2_close(struct block_node *node)
 	qcow2_free(q);
 }
 
+static void qcow2_share(struct block_node *node)
+{
+	struct qcow2 *q = qcow2_of(node);
+
+	q->file->ops->share(q->file);
+}
+
 static const struct block_node_ops qcow2_ops = {
 	.format = "qcow2",
 	.submit = qcow2_submit,
 	.complete_later = qcow2_complete_later,
 	.drain = qcow2_drain,
 	.close = qcow2_close,
+	.share = qcow2_share,
 };
 
 static int load_header(struct qcow2 *q, struct err *err)
@@ -591,6 +622,17 @@ int qcow2_open(struct loop *loop, struct block_node *file,
 	}
 	*out_node = &q->node;
 	return 0;
+}
+
+bool qcow2_can_lay_over(const struct block_node *node)
+{
+	return node->ops == &qcow2_ops && !node->is_read_only &&
+	       qcow2_of(node)->has_backing && !qcow2_of(node)->backing;
+}
+
+void qcow2_lay_over(struct block_node *node, struct block_node *below)
+{
+	qcow2_of(node)->backing = below;
 }
 
 bool qcow2_is_node(const struct block_node *node)

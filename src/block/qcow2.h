@@ -62,6 +62,9 @@ int qcow2_header_parse(const u8 *bytes, size_t len, u64 file_bytes,
 int qcow2_open(struct loop *loop, struct block_node *file,
 	       struct block_node *backing, const struct block_open *how,
 	       struct block_node **out_node, struct err *err);
+/* For block_lay_over(). */
+bool qcow2_can_lay_over(const struct block_node *node);
+void qcow2_lay_over(struct block_node *node, struct block_node *below);
 /* The header of an open image: borrowed, valid until it is closed. */
 const struct qcow2_header *qcow2_header_of(const struct block_node *node);
 

@@ -361,6 +361,114 @@ static void overlays_take_writes_and_leave_what_is_below(void **state)
 	images_end(&t);
 }
 
+static bool can_lock(struct images *t, const char *name, short type)
+{
+	struct flock lock = {.l_type = type};
+	int fd = file_open(t, name, O_RDWR), rc;
+
+	rc = fcntl(fd, F_OFD_SETLK, &lock);
+	close(fd);
+	return rc == 0;
+}
+
+/* An empty overlay of the layer before, opened as a running machine gets it. */
+static struct block_node *layer_new(struct images *t, const char *below,
+				    const char *name)
+{
+	struct qcow2_create o = {.backing_name = below,
+				 .backing_format =
+					 strcmp(below, "l0") ? "qcow2" : "raw"};
+	struct block_open how = {.format = "qcow2", .is_alone = true};
+	struct flock lock = {.l_type = F_WRLCK};
+	struct block_node *node;
+	int fd;
+
+	create(t, name, &o);
+	fd = file_open(t, name, O_RDWR);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	assert_int_equal(block_open_fd(t->loop, fd, &how, &node, NULL), 0);
+	return node;
+}
+
+static void a_layer_over_a_disk_in_use_keeps_what_it_had(void **state)
+{
+	static const char *const names[] = {"l0", "l1", "l2", "l3", "l4"};
+	struct block_open how = {.format = "raw"};
+	struct flock lock = {.l_type = F_WRLCK};
+	struct model m, kept[ARRAY_SIZE(names)];
+	struct block_node *node, *top;
+	struct images t;
+	int fd;
+
+	(void)state;
+	need_qemu();
+	images_begin(&t);
+	pattern_file(&t, "l0", DISK_BYTES, 7);
+	model_begin(&m, 900);
+	free(m.bytes);
+	m.bytes = file_bytes(&t, "l0", &m.len);
+	fd = file_open(&t, "l0", O_RDWR);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	assert_int_equal(block_open_fd(t.loop, fd, &how, &node, NULL), 0);
+	for (size_t i = 1; i < ARRAY_SIZE(names); i++) {
+		workload(&m, node, 12);
+		top = layer_new(&t, names[i - 1], names[i]);
+		kept[i - 1] = m;
+		kept[i - 1].bytes = malloc(m.len);
+		memcpy(kept[i - 1].bytes, m.bytes, m.len);
+		assert_int_equal(block_can_lay_over(top, node, NULL), 0);
+		block_lay_over(top, node);
+		node = top;
+		is_equal(node, &m);
+		/* Until a flush it may not be read; and one reaches down to
+		 * all. */
+		assert_false(can_lock(&t, names[i - 1], F_RDLCK));
+		if (i == 2)
+			continue;
+		assert_int_equal(disk_do(node, BLOCK_FLUSH, 0, NULL, 0), 0);
+		assert_true(can_lock(&t, names[i - 1], F_RDLCK));
+		assert_true(can_lock(&t, names[0], F_RDLCK));
+		assert_false(can_lock(&t, names[i - 1], F_WRLCK));
+		assert_false(can_lock(&t, names[i], F_RDLCK));
+	}
+	workload(&m, node, 20);
+	block_close(node);
+	qemu_agrees(&t, "l4", &m);
+	for (size_t i = 1; i + 1 < ARRAY_SIZE(names); i++)
+		qemu_agrees(&t, names[i], &kept[i]);
+	for (size_t i = 0; i + 1 < ARRAY_SIZE(names); i++)
+		free(kept[i].bytes);
+	free(m.bytes);
+	images_end(&t);
+}
+
+static void what_is_no_overlay_of_a_disk_is_not_laid_over_it(void **state)
+{
+	struct qcow2_create plain = {0}, small = {.size_bytes = 1 * MIB,
+						  .backing_name = "a",
+						  .backing_format = "qcow2"};
+	struct block_open how = {.format = "qcow2", .is_alone = true};
+	struct block_node *node, *top;
+	struct images t;
+
+	(void)state;
+	images_begin(&t);
+	create(&t, "a", &plain);
+	create(&t, "plain", &plain);
+	create(&t, "small", &small);
+	node = image_open(&t, "a", NULL, 0);
+	top = image_open(&t, "plain", NULL, 0);
+	assert_int_equal(block_can_lay_over(top, node, NULL), -EINVAL);
+	block_close(top);
+	assert_int_equal(block_open_fd(t.loop, file_open(&t, "small", O_RDWR),
+				       &how, &top, NULL),
+			 0);
+	assert_int_equal(block_can_lay_over(top, node, NULL), -EINVAL);
+	block_close(top);
+	block_close(node);
+	images_end(&t);
+}
+
 static void space_that_was_discarded_is_used_again(void **state)
 {
 	struct qcow2_create o = {0};
@@ -472,6 +580,9 @@ int main(void)
 		cmocka_unit_test(images_of_qemu_stay_sound_under_any_writes),
 		cmocka_unit_test(a_snapshot_in_the_image_is_not_touched),
 		cmocka_unit_test(overlays_take_writes_and_leave_what_is_below),
+		cmocka_unit_test(a_layer_over_a_disk_in_use_keeps_what_it_had),
+		cmocka_unit_test(
+			what_is_no_overlay_of_a_disk_is_not_laid_over_it),
 		cmocka_unit_test(space_that_was_discarded_is_used_again),
 		cmocka_unit_test(bitmaps_stay_valid),
 		cmocka_unit_test(options_that_do_not_go_together_are_refused),

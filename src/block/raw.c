@@ -319,6 +319,15 @@ static void raw_close(struct block_node *node)
 	free(r);
 }
 
+static void raw_share(struct block_node *node)
+{
+	struct raw_node *r = container_of(node, struct raw_node, node);
+	struct flock lock = {.l_type = F_RDLCK};
+
+	/* From a write lock it cannot fail, and nobody relies on it. */
+	(void)fcntl(r->fd, F_OFD_SETLK, &lock);
+}
+
 static int raw_truncate(struct block_node *node, u64 bytes)
 {
 	struct raw_node *r = container_of(node, struct raw_node, node);
@@ -335,6 +344,7 @@ static const struct block_node_ops raw_ops = {
 	.complete_later = raw_complete_later,
 	.drain = raw_drain,
 	.close = raw_close,
+	.share = raw_share,
 	.truncate = raw_truncate,
 };
 

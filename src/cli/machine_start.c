@@ -20,6 +20,7 @@
 #include "block/chain.h"
 #include "cli/image.h"
 #include "cli/launch_record.h"
+#include "cli/layers.h"
 #include "cli/machine.h"
 #include "os/spawn.h"
 
@@ -28,7 +29,7 @@
 struct start {
 	const struct machine_options *o;
 	struct machine *m;
-	char new_disk[MACHINE_PATH_MAX + 32]; /* a snapshot's; "": none */
+	char new_disk[MACHINE_PATH_MAX + 32]; /* its folder; "": none */
 	bool is_temporary; /* it goes away when the machine ends */
 	struct api_machine_config config;
 	int fds[CONTROL_FDS_MAX];
@@ -294,66 +295,77 @@ static int fill_plain(struct start *s, struct err *err)
 	return rc;
 }
 
-/* A named image: a copy of its disk, private to this machine. */
-/* A copy of the snapshot's disk, which takes the place of the machine's when
- * the machine is there. */
-static int restore_disk(struct start *s, struct err *err)
+/* The folder of the machine's own disk, new: from a snapshot or an image, with
+ * a layer on top to write to. It takes the place of the old one when the
+ * machine is there. */
+static int make_disk(struct start *s, const char *image, struct err *err)
 {
 	char from[MACHINE_PATH_MAX + 16];
-	int rc;
+	struct image im;
+	int fd, rc = 0;
 
-	snprintf(from, sizeof(from), "%s/disk.raw", s->o->restore);
-	snprintf(s->new_disk, sizeof(s->new_disk), "%s/disk.raw.new",
-		 s->m->data_dir);
-	rc = os_mkdir_p(s->m->data_dir, 0700, err);
-	s->m->has_data = true;
-	if (!rc && s->is_temporary && s->m->data_mark_fd < 0)
-		rc = machine_mark(s->m->data_dir, &s->m->data_mark_fd, err);
-	unlink(s->new_disk); /* of one that was killed */
+	if (!s->o->restore)
+		rc = image_find(image, &im, err);
+	if (!rc && !s->o->restore && s->o->memory_bytes < 128 * MIB)
+		rc = err_set(err, -EINVAL,
+			     "image '%s' needs at least 128M of memory", image);
 	if (!rc)
-		rc = image_copy(from, s->new_disk, err);
+		rc = os_mkdir_p(s->m->data_dir, 0700, err);
+	if (rc)
+		return rc;
+	s->m->has_data = true;
+	if (s->is_temporary && s->m->data_mark_fd < 0)
+		rc = machine_mark(s->m->data_dir, &s->m->data_mark_fd, err);
+	snprintf(s->new_disk, sizeof(s->new_disk), "%s/disk.new",
+		 s->m->data_dir);
+	if (!rc)
+		rc = image_remove_tree(s->new_disk, err); /* of one killed */
+	snprintf(from, sizeof(from), "%s/disk",
+		 s->o->restore ? s->o->restore : "");
+	if (!rc)
+		rc = s->o->restore ? layers_link(from, false, s->new_disk, err)
+				   : layers_from_image(&im, s->new_disk, err);
+	if (!rc)
+		rc = layers_add(s->new_disk, &fd, err);
+	if (!rc)
+		close(fd);
 	return rc;
 }
 
+static int pass_if_there(struct start *s, const char *dir, const char *name,
+			 int *out_index, struct err *err)
+{
+	char path[LAYERS_PATH_MAX];
+
+	snprintf(path, sizeof(path), "%.4200s/%s", dir, name);
+	return access(path, F_OK)
+		       ? 0
+		       : pass_file(s, path, name, O_RDONLY, out_index, err);
+}
+
+/* A named image: the machine has a disk of its own over it. */
 static int add_named_image(struct start *s, const char *name, struct err *err)
 {
-	char disk[MACHINE_PATH_MAX + 16];
-	struct image im;
-	int rc = image_find(name, &im, err);
+	char disk[MACHINE_PATH_MAX + 32], top[LAYERS_PATH_MAX];
+	struct disk_option o = {.path = top};
+	const char *format;
+	int rc = 0;
 
-	if (rc)
-		return rc;
-	snprintf(disk, sizeof(disk), "%s/disk.raw", s->m->data_dir);
-	if (s->o->restore) {
-		rc = restore_disk(s, err);
-		if (rc)
-			return rc;
-		snprintf(disk, sizeof(disk), "%.*s", (int)sizeof(disk) - 1,
-			 s->new_disk);
-	} else if (access(disk, F_OK)) {
-		if (s->o->memory_bytes < 128 * MIB)
-			return err_set(err, -EINVAL,
-				       "image '%s' needs at least 128M of "
-				       "memory",
-				       name);
-		rc = os_mkdir_p(s->m->data_dir, 0700, err);
-		s->m->has_data = true;
-		if (!rc && s->is_temporary)
-			rc = machine_mark(s->m->data_dir, &s->m->data_mark_fd,
-					  err);
-		if (!rc)
-			rc = image_copy(im.disk, disk, err);
-		if (rc)
-			return rc;
+	snprintf(disk, sizeof(disk), "%s/disk", s->m->data_dir);
+	if (s->o->restore || access(disk, F_OK)) {
+		rc = make_disk(s, name, err);
+		snprintf(disk, sizeof(disk), "%s", s->new_disk);
 	}
-	rc = pass_disk(s, disk, false, err);
-	if (rc || s->o->kernel || !im.kernel[0])
+	if (!rc)
+		rc = layers_top(disk, top, &format, err);
+	if (!rc)
+		rc = pass_qcow2(s, &o, err);
+	if (rc || s->o->kernel)
 		return rc;
-	rc = pass_file(s, im.kernel, "kernel", O_RDONLY, &s->config.kernel_fd,
-		       err);
-	if (!rc && im.initrd[0])
-		rc = pass_file(s, im.initrd, "initrd", O_RDONLY,
-			       &s->config.initrd_fd, err);
+	rc = pass_if_there(s, disk, "vmlinuz", &s->config.kernel_fd, err);
+	if (!rc)
+		rc = pass_if_there(s, disk, "initrd.img", &s->config.initrd_fd,
+				   err);
 	snprintf(s->config.append, sizeof(s->config.append),
 		 "console=ttyS0 root=/dev/vda rw%s%s", s->o->append ? " " : "",
 		 s->o->append ? s->o->append : "");
@@ -530,14 +542,22 @@ static void remove_folders(struct machine *m)
 		image_remove_tree(m->data_dir, NULL);
 }
 
-static int replace_disk(struct start *s, struct err *err)
+/* The machine is there and waits: its disk gets its name, then it runs. If we
+ * are killed before, it ends, and the old disk is still there. */
+static int let_go(struct start *s, struct err *err)
 {
 	char disk[MACHINE_PATH_MAX + 16];
+	int rc = 0;
 
-	snprintf(disk, sizeof(disk), "%s/disk.raw", s->m->data_dir);
-	return rename(s->new_disk, disk)
-		       ? err_sys(err, -errno, "replace '%s'", disk)
-		       : 0;
+	snprintf(disk, sizeof(disk), "%s/disk", s->m->data_dir);
+	if (s->new_disk[0]) {
+		rc = layers_replace(disk, s->new_disk, err);
+		image_remove_tree(s->new_disk, NULL);
+	}
+	return rc ? rc
+		  : control_call(s->m->control_fd, CONTROL_MACHINE_RESUME, NULL,
+				 NULL, 0, CREATE_WAIT_MS, NULL, NULL, NULL,
+				 err);
 }
 
 int machine_start(const struct machine_options *o, const char *image,
@@ -558,6 +578,7 @@ int machine_start(const struct machine_options *o, const char *image,
 		free(s);
 		return rc;
 	}
+	s->config.is_held = true;
 	s->is_temporary = o->rm || (is_child && !o->name);
 	machine_remove_stale();
 	rc = reserve_name(s, err);
@@ -585,12 +606,12 @@ int machine_start(const struct machine_options *o, const char *image,
 				  api_machine_config_to_json(&s->config),
 				  s->fds, s->fd_count, CREATE_WAIT_MS, NULL,
 				  NULL, NULL, err);
-	if (!rc && s->new_disk[0])
-		rc = replace_disk(s, err);
+	if (!rc)
+		rc = let_go(s, err);
 	control_close_fds(s->fds, s->fd_count);
 	if (rc) {
 		if (s->new_disk[0])
-			unlink(s->new_disk);
+			image_remove_tree(s->new_disk, NULL);
 		if (pair[0] >= 0)
 			close(pair[0]);
 		if (out->pid > 0) {

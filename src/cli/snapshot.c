@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* THEORY. A machine with a disk of its own stands still until its disk is
- * copied, too: so that memory and disk are of one moment. The vmm lets it go on
- * when this process goes away.
+/* THEORY. The machine stands still while the vmm takes its state and exchanges
+ * the top of its disk (vmm/snapshot.c); the rest is written while it runs. The
+ * layers below, which nobody writes again, are linked into the snapshot
+ * (layers.h).
  *
  * What is being made is a folder ".SNAP.PID": not a legal name, so that nobody
  * takes it for a snapshot, and the next one to come removes it when that
@@ -22,6 +23,7 @@
 #include "base/buf.h"
 #include "cli/image.h"
 #include "cli/launch_record.h"
+#include "cli/layers.h"
 #include "migrate/snapshot_file.h"
 
 #define SAVE_WAIT_MS   (30 * 60 * 1000)
@@ -76,18 +78,10 @@ void snapshot_remove_stale(const char *machine)
 
 static u64 used_bytes(const char *dir)
 {
-	static const char *const names[] = {"state", "memory", "disk.raw"};
-	char path[PATH_BYTES];
-	u64 sum = 0;
+	char disk[PATH_BYTES];
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		struct stat st;
-
-		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
-		if (stat(path, &st) == 0)
-			sum += (u64)st.st_blocks * 512;
-	}
-	return sum;
+	snprintf(disk, sizeof(disk), "%s/disk", dir);
+	return layers_own_bytes(dir) + layers_own_bytes(disk);
 }
 
 static int read_info(const char *dir, struct snapshot_info *out,
@@ -214,17 +208,20 @@ static void on_event(void *opaque, json_t *event)
 		(long long)(done / (i64)MIB), (long long)(total / (i64)MIB));
 }
 
-static int save_memory(struct making *k, struct err *err)
+static int save_memory(struct making *k, int layer_fd, struct err *err)
 {
-	int fds[2] = {-1, -1}, rc = open_new(k->dir, "state", &fds[0], err);
-	json_t *result = NULL;
+	int fds[3] = {-1, -1, layer_fd};
+	int rc = open_new(k->dir, "state", &fds[0], err);
+	json_t *result = NULL, *params = NULL;
 
 	if (!rc)
 		rc = open_new(k->dir, "memory", &fds[1], err);
+	if (!rc && layer_fd >= 0)
+		params = json_pack("{s:[i]}", "disks", 0);
 	if (!rc)
 		rc = control_call(k->m.control_fd, CONTROL_SNAPSHOT_CREATE,
-				  NULL, fds, 2, SAVE_WAIT_MS, on_event, k,
-				  &result, err);
+				  params, fds, layer_fd >= 0 ? 3 : 2,
+				  SAVE_WAIT_MS, on_event, k, &result, err);
 	if (k->shows_progress)
 		fprintf(stderr, "\r\033[K");
 	control_close_fds(fds, 2);
@@ -242,37 +239,34 @@ static int call(struct making *k, enum control_method method, struct err *err)
 			    NULL, NULL, err);
 }
 
-static u64 now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (u64)t.tv_sec * 1000000000ull + (u64)t.tv_nsec;
-}
-
-/* Memory, state and the machine's own disk. */
+/* Memory, state and, when it has one, the disk: the machine goes on in a new
+ * layer, and those below are the snapshot's, too. */
 static int save_all(struct making *k, struct err *err)
 {
 	char from[PATH_BYTES], to[PATH_BYTES + 16];
-	u64 start = now_ns();
 	bool has_disk;
-	int rc, resumed = 0;
+	int fd = -1, rc = 0;
 
-	snprintf(from, sizeof(from), "%s/disk.raw", k->m.data_dir);
-	snprintf(to, sizeof(to), "%s/disk.raw", k->dir);
+	snprintf(from, sizeof(from), "%s/disk", k->m.data_dir);
+	snprintf(to, sizeof(to), "%s/disk", k->dir);
 	has_disk = access(from, F_OK) == 0;
-	if (!has_disk && !k->ends_machine)
-		return save_memory(k, err);
-	rc = call(k, CONTROL_MACHINE_PAUSE, err);
-	if (rc)
-		return rc;
-	rc = save_memory(k, err);
+	if (has_disk) {
+		layers_trim(from);
+		rc = layers_add(from, &fd, err);
+	}
+	if (!rc && k->ends_machine)
+		rc = call(k, CONTROL_MACHINE_PAUSE, err);
+	if (!rc)
+		rc = save_memory(k, fd, err);
+	if (fd >= 0)
+		close(fd);
+	if (rc && has_disk)
+		layers_trim(from);
 	if (!rc && has_disk)
-		rc = image_copy_in_use(from, to, err);
-	if (rc || !k->ends_machine)
-		resumed = call(k, CONTROL_MACHINE_RESUME, rc ? NULL : err);
-	k->info->pause_ns = now_ns() - start;
-	return rc ? rc : resumed;
+		rc = layers_link(from, true, to, err);
+	if (rc && k->ends_machine)
+		call(k, CONTROL_MACHINE_RESUME, NULL);
+	return rc;
 }
 
 static int sync_dir(const char *path, struct err *err)

@@ -2,7 +2,7 @@
 /* The snapshots of a machine: folders DATA/snapshots/NAME/SNAP with
  *
  *	state, memory	docs/formats/snapshot.md
- *	disk.raw	the machine's own disk, if it has one
+ *	disk/		the machine's own disk, if it has one: layers.h
  *	launch.json	launch_record.h
  *	info.json	{created, note, pause_ns, memory_bytes, written_bytes}
  *
@@ -16,7 +16,7 @@ struct snapshot_info {
 	i64 created; /* seconds, UTC */
 	char note[512];
 	u64 pause_ns, memory_bytes;
-	u64 used_bytes; /* that its files take */
+	u64 used_bytes; /* that its files take, and no one else's */
 };
 
 /* The folder of a machine's snapshots, or of one. -EINVAL: not a name. */

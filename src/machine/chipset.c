@@ -238,7 +238,6 @@ int chipset_add_disks(struct machine *m, struct err *err)
 	for (size_t i = 0; i < m->cfg.disk_count; i++) {
 		struct machine_disk *d = &m->cfg.disks[i];
 		struct virtio_blk_config blk = {0};
-		struct virtio_device *ignored;
 		char name[20];
 		int fd = d->fd;
 		int rc;
@@ -253,7 +252,7 @@ int chipset_add_disks(struct machine *m, struct err *err)
 			blk.node = m->disks[i];
 			blk.serial = d->serial[0] ? d->serial : NULL;
 			blk.queues = (u16)MIN(m->cfg.cpus, 4);
-			rc = virtio_blk_new(&blk, &ignored, err);
+			rc = virtio_blk_new(&blk, &m->disk_devices[i], err);
 		}
 		if (rc < 0)
 			return err_wrap(err, "add disk %zu", i);

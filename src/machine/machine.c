@@ -210,6 +210,7 @@ static void close_disk(struct machine_disk *d)
 
 static void disks_close(struct machine *m)
 {
+	machine_overlay_cancel(m);
 	for (size_t i = 0; i < m->cfg.disk_count; i++) {
 		if (m->disks[i])
 			block_close(m->disks[i]);

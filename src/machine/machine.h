@@ -53,6 +53,18 @@ void machine_resume(struct machine *m);
 /* The paused machine as bytes: configuration it depends on, clock, devices,
  * vCPUs; RAM apart. What is in flight ends first. */
 int machine_save(struct machine *m, struct buf *out, struct err *err);
+/* New layers for the disks, so that what they hold now stays as it is: each is
+ * prepared (fd, an empty overlay of the disk with a write lock, is taken over),
+ * and after machine_save() all are put in place while the machine is paused.
+ * -EINVAL: no such disk, no overlay of it; -EEXIST: it has one prepared. */
+int machine_overlay_prepare(struct machine *m, size_t disk, int fd,
+			    struct err *err);
+void machine_overlay_commit(struct machine *m);
+void machine_overlay_cancel(struct machine *m);
+/* done() is called, from the loop, when all that the disks hold is durable: 0,
+ * or the first -errno. The layers below are free to be read then. */
+void machine_flush_disks(struct machine *m,
+			 void (*done)(void *opaque, int rc), void *opaque);
 /* In place of machine_start(), into a machine of the same configuration that
  * has never run, with its RAM in config.memory_fd; machine_resume() then runs
  * it. The bytes are hostile: -EINVAL and why; the machine is of no use

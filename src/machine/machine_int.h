@@ -4,6 +4,7 @@
  *   vcpus.c    vCPU threads, pause and resume
  *   chipset.c  address map and devices
  *   state.c    all of it as a stream of fields
+ *   overlay.c  new layers over disks in use
  *   cpu_start.c  a boot entry as vCPU state; registers as text
  *   select.c   which engine
  */
@@ -90,6 +91,8 @@ struct machine {
 	struct chardev *debugcon;
 	struct net_backend *net;
 	struct block_node *disks[MACHINE_DISKS_MAX];
+	struct virtio_device *disk_devices[MACHINE_DISKS_MAX];
+	struct block_node *overlays[MACHINE_DISKS_MAX]; /* not yet in use */
 	struct {
 		u8 *hva;
 		u64 size;

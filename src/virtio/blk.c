@@ -360,6 +360,12 @@ static void config_fill(struct blk *b, u16 queues)
 	b->v.config_bytes = BLK_CONFIG_BYTES;
 }
 
+void virtio_blk_set_node(struct virtio_device *v, struct block_node *node)
+{
+	ASSERT(!v->async_count);
+	blk_of(v)->node = node;
+}
+
 void virtio_blk_resized(struct virtio_device *v)
 {
 	st_le64(v->config, block_size_bytes(blk_of(v)->node) / BLK_SECTOR);

@@ -16,5 +16,7 @@ struct virtio_blk_config {
 /* Plugs the disk into the bus, which owns it. */
 int virtio_blk_new(const struct virtio_blk_config *cfg,
 		   struct virtio_device **out, struct err *err);
+/* Goes on with another node of the same bytes; nothing is in flight. */
+void virtio_blk_set_node(struct virtio_device *d, struct block_node *node);
 /* The node was resized: tells the driver. */
 void virtio_blk_resized(struct virtio_device *d);

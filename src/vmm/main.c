@@ -16,7 +16,6 @@
 #include "base/log.h"
 #include "vmm/sandbox.h"
 
-#define OWNER_FD	  3
 #define CREATE_TIMEOUT_MS 30000
 #define DRAIN_TIMEOUT_MS  2000
 #define CONSOLE_LOG_BYTES (8 * MIB)
@@ -181,10 +180,16 @@ static void start_machine(void *opaque)
 	struct vmm *v = opaque;
 	struct err err = {0};
 
+	v->is_held = false;
 	if (v->config.restore_state_fd >= 0)
 		machine_resume(v->machine);
 	else if (machine_start(v->machine, &err) < 0)
 		vmm_exit(v, CONTROL_EXIT_ERROR, 1, err.text);
+}
+
+void vmm_let_go(struct vmm *v)
+{
+	loop_post(v->loop, start_machine, v);
 }
 
 /* Takes the first message and answers it. */
@@ -277,7 +282,9 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	server_add_client(v, OWNER_FD, true);
-	loop_post(v->loop, start_machine, v);
+	v->is_held = true;
+	if (!v->config.is_held)
+		vmm_let_go(v);
 	loop_run(v->loop);
 	vmm_fini(v);
 	free(v);

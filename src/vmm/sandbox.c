@@ -13,7 +13,8 @@
  * Ways around a filter, and what closes them here:
  *   io_uring    its operations are not system calls: the rings are made
  *               before, restricted to reads, writes and syncs
- *               (block/uring_io.c)
+ *               (block/uring_io.c); a file that is opened later is served by
+ *               threads
  *   fcntl       F_SETOWN and F_SETSIG signal other processes: a list of
  *               commands
  *   ioctl       TIOCSTI types into a terminal: a list of requests
@@ -280,7 +281,7 @@ static const struct refusal {
 	{SCMP_SYS(openat2), EACCES},	  {SCMP_SYS(access), EACCES},
 	{SCMP_SYS(faccessat), EACCES},	  {SCMP_SYS(faccessat2), EACCES},
 	{SCMP_SYS(readlink), EACCES},	  {SCMP_SYS(readlinkat), EACCES},
-	{SCMP_SYS(statx), ENOSYS},
+	{SCMP_SYS(statx), ENOSYS},	  {SCMP_SYS(io_uring_setup), EPERM},
 };
 
 static struct scmp_arg_cmp compare(const struct arg_match *m)

@@ -22,9 +22,10 @@ struct client {
 	struct vmm *vmm;
 	struct loop_fd handle;
 	int fd;
-	bool is_subscribed;
+	bool is_subscribed, is_owner;
 	bool holds_pause;      /* the machine goes on when it leaves */
 	json_int_t request_id; /* of the request that is being handled */
+	size_t request_fds;
 };
 
 /* A method: fills *out_result (may stay NULL) or err, or answers later. Takes
@@ -170,14 +171,18 @@ static int method_resume(struct vmm *v, struct client *c, json_t *params,
 {
 	list_for_each (it, &v->clients)
 		list_entry(it, struct client, link)->holds_pause = false;
-	machine_resume(v->machine);
+	if (v->is_held)
+		vmm_let_go(v);
+	else
+		machine_resume(v->machine);
 	return 0;
 }
 
 static int method_snapshot(struct vmm *v, struct client *c, json_t *params,
 			   int *fds, json_t **out_result, struct err *err)
 {
-	return snapshot_create(v, c, c->request_id, fds, err);
+	return snapshot_create(v, c, c->request_id, params, fds, c->request_fds,
+			       err);
 }
 
 static const method_fn methods[CONTROL_METHOD_COUNT] = {
@@ -197,9 +202,13 @@ static const method_fn methods[CONTROL_METHOD_COUNT] = {
 
 static void client_free(struct client *c)
 {
-	snapshot_client_gone(c->vmm, c);
-	if (c->holds_pause && c->vmm->machine)
-		machine_resume(c->vmm->machine);
+	struct vmm *v = c->vmm;
+
+	snapshot_client_gone(v, c);
+	if (v->is_held && c->is_owner)
+		vmm_exit(v, CONTROL_EXIT_KILLED, 1, "its owner went away");
+	else if (c->holds_pause && v->machine && !v->is_held)
+		machine_resume(v->machine);
 	loop_fd_del(&c->handle);
 	list_del(&c->link);
 	close(c->fd);
@@ -236,6 +245,7 @@ static bool client_request(struct client *c, json_t *msg, int *fds,
 	int rc = control_request_parse(msg, fd_count, &req, &err);
 
 	c->request_id = req.id;
+	c->request_fds = fd_count;
 	if (rc == 0)
 		rc = methods[req.method](c->vmm, c, req.params, fds, &result,
 					 &err);
@@ -285,6 +295,7 @@ int server_add_client(struct vmm *v, int fd, bool is_subscribed)
 	c->vmm = v;
 	c->fd = fd;
 	c->is_subscribed = is_subscribed;
+	c->is_owner = fd == OWNER_FD;
 	list_add_tail(&v->clients, &c->link);
 	rc = loop_fd_add(v->loop, &c->handle, fd, LOOP_READ, client_event, c);
 	if (rc < 0)

@@ -4,6 +4,10 @@
  * (migrate/memory_save.h). The state file is written last, when the memory
  * file is on the disk: a snapshot with a state file is a whole one. Names,
  * folders and the rename are the client's.
+ *
+ * Disks are not copied: each goes on in a new layer, and what is below is of
+ * the same moment as the memory, and is never written again. It becomes
+ * durable while the guest runs (machine/overlay.c).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,6 +27,8 @@ struct snapshot {
 	struct memory_save *save;
 	struct buf state;
 	int state_fd, memory_fd;
+	u32 pending; /* the memory, the disks */
+	int rc;	     /* the first that failed */
 	u64 pause_ns, progress_ns;
 };
 
@@ -97,18 +103,18 @@ static int write_state(struct snapshot *s, size_t *out_bytes)
 	return rc;
 }
 
-static void on_done(void *opaque, int rc)
+static void snapshot_end(struct snapshot *s)
 {
-	struct snapshot *s = opaque;
 	struct err err = {0};
 	json_t *result = NULL;
 	size_t state_bytes = 0;
+	int rc = s->rc;
 	u64 ram;
 
 	if (rc == -ECHILD)
 		err_set(&err, rc, "write the memory: the saver was killed");
 	else if (rc < 0)
-		err_sys(&err, rc, "write the memory");
+		err_sys(&err, rc, "write the memory and the disks");
 	if (rc == 0) {
 		rc = write_state(s, &state_bytes);
 		if (rc < 0)
@@ -123,6 +129,29 @@ static void on_done(void *opaque, int rc)
 				   "state_bytes", (json_int_t)state_bytes);
 	server_answer(s->client, s->id, rc, result, &err);
 	snapshot_free(s);
+}
+
+static void part_end(struct snapshot *s, int rc)
+{
+	if (rc < 0 && !s->rc)
+		s->rc = rc;
+	if (--s->pending == 0)
+		snapshot_end(s);
+}
+
+static void on_saved(void *opaque, int rc)
+{
+	part_end(opaque, rc);
+}
+
+/* By then the snapshot may have been given up. */
+static void on_flushed(void *opaque, int rc)
+{
+	struct vmm *v = opaque;
+
+	v->is_flushing = false;
+	if (v->snapshot)
+		part_end(v->snapshot, rc);
 }
 
 static void on_progress(void *opaque, u64 done, u64 total)
@@ -147,13 +176,14 @@ static int take(struct snapshot *s, struct err *err)
 		.loop = s->vmm->loop,
 		.fd = s->memory_fd,
 		.progress = on_progress,
-		.done = on_done,
+		.done = on_saved,
 		.opaque = s,
 	};
 	int rc = machine_save(s->vmm->machine, &s->state, err);
 
 	if (rc < 0)
 		return rc;
+	machine_overlay_commit(s->vmm->machine);
 	cfg.ram = machine_ram(s->vmm->machine, &cfg.bytes);
 	return memory_save_start(&cfg, &s->save, err);
 }
@@ -165,27 +195,66 @@ static int refuse(struct err *err, int code, const char *id, const char *text)
 	return code;
 }
 
-int snapshot_create(struct vmm *v, struct client *c, json_int_t id, int *fds,
-		    struct err *err)
+/* The disks of the request, each with its descriptor behind the first two. */
+static int prepare_layers(struct vmm *v, json_t *params, int *fds,
+			  size_t fd_count, struct err *err)
 {
-	bool was_running = machine_is_running(v->machine);
-	u64 before = clock_mono_ns();
-	struct snapshot *s;
-	int rc;
+	json_t *disks = json_object_get(params, "disks"), *disk;
+	size_t i;
+	int rc = 0;
 
-	if (v->snapshot)
-		return refuse(err, -EBUSY, "snapshot.busy",
-			      "another snapshot of this machine is being made");
-	s = calloc(1, sizeof(*s));
+	if (json_array_size(disks) + 2 != fd_count)
+		return refuse(err, -EINVAL, "request.invalid",
+			      "as many descriptors as disks are needed");
+	json_array_foreach(disks, i, disk)
+	{
+		json_int_t n =
+			json_is_integer(disk) ? json_integer_value(disk) : -1;
+
+		if (rc == 0)
+			rc = machine_overlay_prepare(v->machine, (size_t)n,
+						     fds[i + 2], err);
+		else
+			break;
+		fds[i + 2] = -1;
+	}
+	if (rc < 0)
+		machine_overlay_cancel(v->machine);
+	return rc;
+}
+
+static struct snapshot *snapshot_new(struct vmm *v, struct client *c, int *fds)
+{
+	struct snapshot *s = calloc(1, sizeof(*s));
+
 	ASSERT(s);
 	s->vmm = v;
 	s->client = c;
-	s->id = id;
 	s->state_fd = fds[0];
 	s->memory_fd = fds[1];
 	fds[0] = fds[1] = -1;
 	buf_init(&s->state);
 	v->snapshot = s;
+	return s;
+}
+
+int snapshot_create(struct vmm *v, struct client *c, json_int_t id,
+		    json_t *params, int *fds, size_t fd_count, struct err *err)
+{
+	bool was_running = machine_is_running(v->machine);
+	struct snapshot *s;
+	u64 before;
+	int rc;
+
+	if (v->snapshot || v->is_flushing)
+		return refuse(err, -EBUSY, "snapshot.busy",
+			      "another snapshot of this machine is being made");
+	rc = prepare_layers(v, params, fds, fd_count, err);
+	if (rc < 0)
+		return rc;
+	s = snapshot_new(v, c, fds);
+	s->id = id;
+	before = clock_mono_ns();
 	if (was_running)
 		machine_pause(v->machine);
 	rc = take(s, err);
@@ -193,9 +262,13 @@ int snapshot_create(struct vmm *v, struct client *c, json_int_t id, int *fds,
 		machine_resume(v->machine);
 	s->pause_ns = clock_mono_ns() - before;
 	if (rc < 0) {
+		machine_overlay_cancel(v->machine);
 		snapshot_free(s);
 		return rc;
 	}
+	s->pending = 2;
+	v->is_flushing = true;
+	machine_flush_disks(v->machine, on_flushed, v);
 	log_info("the machine stood for %llu us",
 		 (unsigned long long)(s->pause_ns / 1000));
 	return METHOD_LATER;

@@ -24,6 +24,8 @@
 #include "loop/loop.h"
 #include "machine/machine.h"
 
+#define OWNER_FD 3
+
 struct vmm {
 	struct loop *loop;
 	struct machine *machine;
@@ -37,8 +39,10 @@ struct vmm {
 	int status_fd;	    /* /proc/self/status */
 	int smaps_fd;	    /* /proc/self/smaps */
 	struct snapshot *snapshot; /* the one being made, or NULL */
+	bool is_flushing;	   /* disks, for a snapshot */
 	struct list hellos; /* agents that are saying hello */
 	u64 started_ns;
+	bool is_held; /* has never run: config.is_held */
 	bool is_agent_ready;
 	char agent_hostname[65];
 	bool has_exited;
@@ -71,9 +75,9 @@ void ready_fini(struct vmm *v);
 json_t *ready_event(const struct vmm *v); /* "agent-ready" */
 
 /* snapshot.c */
-/* The method. Takes fds[0] and fds[1]. */
-int snapshot_create(struct vmm *v, struct client *c, json_int_t id, int *fds,
-		    struct err *err);
+/* The method. What it takes of fds is set to -1. */
+int snapshot_create(struct vmm *v, struct client *c, json_int_t id,
+		    json_t *params, int *fds, size_t fd_count, struct err *err);
 /* Nobody waits any more: the work is given up. */
 void snapshot_client_gone(struct vmm *v, const struct client *c);
 void snapshot_fini(struct vmm *v);
@@ -91,6 +95,10 @@ void vmm_memory(const struct vmm *v, const struct machine_info *info,
 void vmm_log_statistics(struct vmm *v);
 json_t *vmm_statistics(struct vmm *v); /* the answer to "statistics" */
 
-/* main.c: ends the process; the first reason counts. */
+/* main.c */
+/* The machine is built: it starts, or goes on from its snapshot. Later, from
+ * the loop. */
+void vmm_let_go(struct vmm *v);
+/* Ends the process; the first reason counts. */
 void vmm_exit(struct vmm *v, enum control_exit reason, int status,
 	      const char *detail);
