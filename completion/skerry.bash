@@ -27,12 +27,12 @@ _skerry()
 		case $verb in
 		run|launch)
 			words=$("$bin" image list | awk 'NR > 1 {print $1}') ;;
-		info|exec|shell|console|stop|delete|suspend|resume)
+		info|exec|shell|console|stop|delete|suspend|resume|fork|clone)
 			words=$("$bin" list | awk 'NR > 1 {print $1}') ;;
 		esac
 	fi
 	if [ "${cur#-}" != "$cur" ]; then
-		words=$("$bin" help "$verb" | awk '/^  --/ {print $1}')
+		words=$("$bin" help "$verb" | awk '/^  --?[a-z]/ {print $1}')
 		[ "$verb" = delete ] && words=--force
 	fi
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

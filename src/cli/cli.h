@@ -43,7 +43,7 @@ enum cli_option_type {
 };
 
 struct cli_option {
-	const char *name;
+	const char *name; /* of one letter: with one dash or two */
 	enum cli_option_type type;
 	size_t offset;
 	const char *arg; /* its name in the help, NULL for flags */

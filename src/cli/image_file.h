@@ -27,6 +27,12 @@ void image_file_close(struct image_file *f);
 int image_file_create(const char *path, const char *format, u64 size_bytes,
 		      const struct image_file_options *o, struct err *err);
 
+/* Writes what the overlays of a chain have over its last file into another
+ * image of the disk, which has what that file has. Shows how far it is; can be
+ * cancelled. Durable when it returns. */
+int image_merge(const char *top, const char *dest, const char *dest_format,
+		struct err *err);
+
 /* Between begin and end, SIGINT and SIGTERM make image_progress return
  * -ECANCELED instead of ending the process. */
 struct image_progress {

@@ -171,6 +171,69 @@ int verb_image_commit(void *values, struct cli_args *args)
 	return report(rc, &err);
 }
 
+/* ---- merge ---- */
+
+static int merge_piece(struct block_node *from, u32 last, struct block_node *to,
+		       u64 at, u8 *bytes, u64 *out_bytes)
+{
+	u64 size = block_size_bytes(from);
+	struct qcow2_place p;
+	int rc = qcow2_map_at(from, at, size - at, &p);
+
+	*out_bytes = p.bytes;
+	if (rc || p.depth >= last || p.kind == QCOW2_EXTENT_NOWHERE)
+		return rc;
+	if (p.kind == QCOW2_EXTENT_ZERO)
+		return block_do(to, BLOCK_WRITE_ZEROES, at, NULL, p.bytes);
+	*out_bytes = p.bytes = MIN(p.bytes, PIECE);
+	rc = block_do(from, BLOCK_READ, at, bytes, p.bytes);
+	return rc ? rc : block_do(to, BLOCK_WRITE, at, bytes, p.bytes);
+}
+
+static int merge(struct image_file *from, u32 last, struct image_file *to,
+		 struct err *err)
+{
+	u64 size = block_size_bytes(from->node), at = 0, done;
+	struct image_progress progress;
+	u8 *bytes = malloc(PIECE);
+	int rc = bytes ? 0 : -ENOMEM;
+
+	image_progress_begin(&progress);
+	while (!rc && at < size) {
+		rc = image_progress(&progress, at, size);
+		if (!rc)
+			rc = merge_piece(from->node, last, to->node, at, bytes,
+					 &done);
+		at += done;
+	}
+	image_progress_end(&progress);
+	free(bytes);
+	if (!rc)
+		rc = block_do(to->node, BLOCK_FLUSH, 0, NULL, 0);
+	return wrap(rc, err, "merge the disk's layers");
+}
+
+int image_merge(const char *top, const char *dest, const char *dest_format,
+		struct err *err)
+{
+	struct image_file_options o = {.format = "qcow2"};
+	struct block_open how = {.is_read_only = true};
+	struct image_file from, to;
+	int rc = image_file_open(top, &o, &how, &from, err);
+
+	if (rc)
+		return rc;
+	how = (struct block_open){0};
+	o.format = dest_format;
+	rc = image_file_open(dest, &o, &how, &to, err);
+	if (!rc) {
+		rc = merge(&from, (u32)from.chain.count - 1, &to, err);
+		image_file_close(&to);
+	}
+	image_file_close(&from);
+	return rc;
+}
+
 /* ---- rebase ---- */
 
 struct rebase {

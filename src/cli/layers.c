@@ -106,7 +106,7 @@ static int link_file(const char *from, const char *dir, const char *name,
 	char to[LAYERS_PATH_MAX];
 
 	snprintf(to, sizeof(to), "%.4200s/%.60s", dir, name);
-	if (link(from, to) == 0)
+	if (linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW) == 0)
 		return 0;
 	if (has_no_links(errno))
 		return image_copy_in_use(from, to, err);
@@ -126,8 +126,10 @@ int layers_from_image(const struct image *im, const char *dir, struct err *err)
 	return rc ? rc : sync_dir(dir, err);
 }
 
-int layers_link(const char *from, bool without_top, const char *to,
-		struct err *err)
+enum which { ALL, NOT_THE_TOP, NO_LAYERS };
+
+static int link_some(const char *from, enum which which, const char *to,
+		     struct err *err)
 {
 	struct top t = find_top(from);
 	char path[LAYERS_PATH_MAX], top[64] = "";
@@ -137,19 +139,34 @@ int layers_link(const char *from, bool without_top, const char *to,
 
 	if (rc)
 		return rc;
-	if (t.number >= 0 && without_top)
+	if (t.number >= 0 && which == NOT_THE_TOP)
 		layer_name(top, sizeof(top), t.number, t.format);
 	d = opendir(from);
 	if (!d)
 		return err_sys(err, -errno, "read '%s'", from);
 	while (!rc && (e = readdir(d))) {
-		if (e->d_name[0] == '.' || strcmp(e->d_name, top) == 0)
+		const char *format;
+
+		if (e->d_name[0] == '.' || strcmp(e->d_name, top) == 0 ||
+		    (which == NO_LAYERS &&
+		     layer_number(e->d_name, &format) >= 0))
 			continue;
 		snprintf(path, sizeof(path), "%.4200s/%.60s", from, e->d_name);
 		rc = link_file(path, to, e->d_name, err);
 	}
 	closedir(d);
 	return rc ? rc : sync_dir(to, err);
+}
+
+int layers_link(const char *from, bool without_top, const char *to,
+		struct err *err)
+{
+	return link_some(from, without_top ? NOT_THE_TOP : ALL, to, err);
+}
+
+int layers_link_boot(const char *from, const char *to, struct err *err)
+{
+	return link_some(from, NO_LAYERS, to, err);
 }
 
 int layers_replace(const char *dir, const char *by, struct err *err)

@@ -29,6 +29,8 @@ int layers_from_image(const struct image *im, const char *dir, struct err *err);
  * out. */
 int layers_link(const char *from, bool without_top, const char *to,
 		struct err *err);
+/* Only what it boots. */
+int layers_link_boot(const char *from, const char *to, struct err *err);
 /* A new empty layer on top, durable. out_fd: its descriptor, locked for
  * writing. -ELOOP: there are too many. */
 int layers_add(const char *dir, int *out_fd, struct err *err);

@@ -145,12 +145,12 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, void *values,
 			argv[kept++] = argv[i];
 			continue;
 		}
-		if (argv[i][1] != '-') {
+		name = argv[i] + (argv[i][1] == '-' ? 2 : 1);
+		o = find_option(verb->options, name, strcspn(name, "="));
+		if (argv[i][1] != '-' && (!o || o->name[1])) {
 			err_set(err, -EINVAL, "unknown option '%s'", argv[i]);
 			return usage_error(err);
 		}
-		name = argv[i] + 2;
-		o = find_option(verb->options, name, strcspn(name, "="));
 		if (!o)
 			return unknown_option(verb, name, err);
 		value = strchr(name, '=');

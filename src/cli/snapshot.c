@@ -88,7 +88,7 @@ static int read_info(const char *dir, struct snapshot_info *out,
 		     struct err *err)
 {
 	char path[PATH_BYTES];
-	const char *note;
+	const char *note, *parent;
 	struct buf text;
 	json_t *obj;
 	int rc;
@@ -107,6 +107,8 @@ static int read_info(const char *dir, struct snapshot_info *out,
 	}
 	note = json_string_value(json_object_get(obj, "note"));
 	snprintf(out->note, sizeof(out->note), "%s", note ? note : "");
+	parent = json_string_value(json_object_get(obj, "parent"));
+	snprintf(out->parent, sizeof(out->parent), "%s", parent ? parent : "");
 	out->created = json_integer_value(json_object_get(obj, "created"));
 	out->pause_ns =
 		(u64)json_integer_value(json_object_get(obj, "pause_ns"));
@@ -121,10 +123,11 @@ static int write_info(const char *dir, const struct snapshot_info *in,
 		      struct err *err)
 {
 	char path[PATH_BYTES];
-	json_t *obj = json_pack("{s:I, s:s, s:I, s:I}", "created",
-				(json_int_t)in->created, "note", in->note,
-				"pause_ns", (json_int_t)in->pause_ns,
-				"memory_bytes", (json_int_t)in->memory_bytes);
+	json_t *obj =
+		json_pack("{s:I, s:s, s:s, s:I, s:I}", "created",
+			  (json_int_t)in->created, "note", in->note, "parent",
+			  in->parent, "pause_ns", (json_int_t)in->pause_ns,
+			  "memory_bytes", (json_int_t)in->memory_bytes);
 	char *text = obj ? json_dumps(obj, JSON_INDENT(1)) : NULL;
 	int rc;
 
@@ -154,13 +157,53 @@ int snapshot_find(const char *machine, const char *name, char *out_dir,
 	return read_info(out_dir, out_info ? out_info : &ignored, err);
 }
 
+/* ---- what a machine came from ---- */
+
+/* In its folder of the disk, which outlives it, else of the run. */
+static void head_path(const struct machine *m, char *out, size_t cap)
+{
+	snprintf(out, cap, "%s/head",
+		 access(m->data_dir, F_OK) ? m->run_dir : m->data_dir);
+}
+
+static void head_read(const struct machine *m, char *out, size_t cap)
+{
+	char path[PATH_BYTES];
+	struct buf text;
+
+	buf_init(&text);
+	head_path(m, path, sizeof(path));
+	out[0] = 0;
+	if (os_read_file(path, cap - 1, &text, NULL) == 0)
+		snprintf(out, cap, "%s", buf_str(&text));
+	buf_fini(&text);
+}
+
+/* Only the list's tree needs it: no reason to fail. */
+static void head_write(const struct machine *m, const char *head)
+{
+	char path[PATH_BYTES];
+
+	head_path(m, path, sizeof(path));
+	(void)os_write_file(path, head, strlen(head), 0600, NULL);
+}
+
+void snapshot_head(const char *machine, char *out, size_t cap)
+{
+	struct machine m;
+
+	out[0] = 0;
+	if (machine_paths(machine, &m, NULL) == 0)
+		head_read(&m, out, cap);
+}
+
 /* ---- making one ---- */
 
 struct making {
 	struct machine m;
-	char final[MACHINE_PATH_MAX], dir[MACHINE_PATH_MAX + 128];
-	bool ends_machine, shows_progress;
-	struct snapshot_info *info;
+	char final[MACHINE_PATH_MAX], parent[MACHINE_PATH_MAX];
+	const struct snapshot_wish *wish;
+	struct snapshot_made *out;
 };
 
 /* Disks that are neither the machine's own nor read-only would go on changing
@@ -200,7 +243,7 @@ static void on_event(void *opaque, json_t *event)
 	json_int_t done, total;
 
 	if (!name || strcmp(name, CONTROL_EVENT_PROGRESS) != 0 ||
-	    !k->shows_progress)
+	    !k->wish->shows_progress)
 		return;
 	done = json_integer_value(json_object_get(event, "done"));
 	total = json_integer_value(json_object_get(event, "total"));
@@ -211,23 +254,23 @@ static void on_event(void *opaque, json_t *event)
 static int save_memory(struct making *k, int layer_fd, struct err *err)
 {
 	int fds[3] = {-1, -1, layer_fd};
-	int rc = open_new(k->dir, "state", &fds[0], err);
+	int rc = open_new(k->out->dir, "state", &fds[0], err);
 	json_t *result = NULL, *params = NULL;
 
 	if (!rc)
-		rc = open_new(k->dir, "memory", &fds[1], err);
+		rc = open_new(k->out->dir, "memory", &fds[1], err);
 	if (!rc && layer_fd >= 0)
 		params = json_pack("{s:[i]}", "disks", 0);
 	if (!rc)
 		rc = control_call(k->m.control_fd, CONTROL_SNAPSHOT_CREATE,
 				  params, fds, layer_fd >= 0 ? 3 : 2,
 				  SAVE_WAIT_MS, on_event, k, &result, err);
-	if (k->shows_progress)
+	if (k->wish->shows_progress)
 		fprintf(stderr, "\r\033[K");
 	control_close_fds(fds, 2);
-	k->info->pause_ns =
+	k->out->info.pause_ns =
 		(u64)json_integer_value(json_object_get(result, "pause_ns"));
-	k->info->memory_bytes = (u64)json_integer_value(
+	k->out->info.memory_bytes = (u64)json_integer_value(
 		json_object_get(result, "memory_bytes"));
 	json_decref(result);
 	return rc;
@@ -248,13 +291,13 @@ static int save_all(struct making *k, struct err *err)
 	int fd = -1, rc = 0;
 
 	snprintf(from, sizeof(from), "%s/disk", k->m.data_dir);
-	snprintf(to, sizeof(to), "%s/disk", k->dir);
+	snprintf(to, sizeof(to), "%s/disk", k->out->dir);
 	has_disk = access(from, F_OK) == 0;
 	if (has_disk) {
 		layers_trim(from);
 		rc = layers_add(from, &fd, err);
 	}
-	if (!rc && k->ends_machine)
+	if (!rc && k->wish->ends_machine)
 		rc = call(k, CONTROL_MACHINE_PAUSE, err);
 	if (!rc)
 		rc = save_memory(k, fd, err);
@@ -264,7 +307,7 @@ static int save_all(struct making *k, struct err *err)
 		layers_trim(from);
 	if (!rc && has_disk)
 		rc = layers_link(from, true, to, err);
-	if (rc && k->ends_machine)
+	if (rc && k->wish->ends_machine)
 		call(k, CONTROL_MACHINE_RESUME, NULL);
 	return rc;
 }
@@ -281,23 +324,30 @@ static int sync_dir(const char *path, struct err *err)
 }
 
 /* The folder gets its name. */
-static int publish(struct making *k, const char *parent, const char *name,
-		   struct err *err)
+static int publish(struct making *k, struct err *err)
 {
-	int rc = sync_dir(k->dir, err);
+	int rc = sync_dir(k->out->dir, err);
 
-	if (!rc && rename(k->dir, k->final))
+	if (!rc && rename(k->out->dir, k->final))
 		rc = errno == ENOTEMPTY || errno == EEXIST
 			     ? err_set(err, -EEXIST,
 				       "machine '%s' has a snapshot '%s' "
 				       "already",
-				       k->m.name, name)
-			     : err_sys(err, -errno, "rename '%s'", k->dir);
-	return rc ? rc : sync_dir(parent, err);
+				       k->m.name, k->out->name)
+			     : err_sys(err, -errno, "rename '%s'", k->out->dir);
+	if (!rc)
+		rc = sync_dir(k->parent, err);
+	if (!rc) {
+		char head[112];
+
+		snprintf(head, sizeof(head), "%.48s/%.48s", k->m.name,
+			 k->out->name);
+		head_write(&k->m, head);
+	}
+	return rc;
 }
 
-static int make(struct making *k, const char *parent, const char *name,
-		struct err *err)
+static int make(struct making *k, struct err *err)
 {
 	struct launch_record record;
 	int rc = launch_record_read(k->m.run_dir, &record, err);
@@ -307,68 +357,74 @@ static int make(struct making *k, const char *parent, const char *name,
 				k->m.name);
 	rc = check_disks(&record, err);
 	if (!rc)
-		rc = os_mkdir_p(k->dir, 0700, err);
+		rc = os_mkdir_p(k->out->dir, 0700, err);
 	if (!rc)
 		rc = save_all(k, err);
 	if (!rc && !record.options.name)
 		record.options.name = k->m.name;
 	if (!rc && chdir(record.cwd) == 0)
-		rc = launch_record_write(k->dir, record.image, &record.options,
-					 err);
+		rc = launch_record_write(k->out->dir, record.image,
+					 &record.options, err);
 	if (!rc)
-		rc = write_info(k->dir, k->info, err);
-	if (!rc)
-		rc = publish(k, parent, name, err);
+		rc = write_info(k->out->dir, &k->out->info, err);
+	if (!rc && !k->wish->is_hidden)
+		rc = publish(k, err);
 	if (rc)
-		image_remove_tree(k->dir, NULL);
+		image_remove_tree(k->out->dir, NULL);
 	launch_record_free(&record);
 	return rc;
 }
 
-int snapshot_create(const char *machine, const char *name, const char *note,
-		    bool ends_machine, bool shows_progress, char *out_name,
-		    struct snapshot_info *out_info, struct err *err)
+static int find_place(struct making *k, struct err *err)
+{
+	const struct snapshot_wish *w = k->wish;
+	int rc = snapshot_dir(w->machine, NULL, k->parent, err);
+
+	if (!rc)
+		rc = snapshot_dir(w->machine, k->out->name, k->final, err);
+	if (!rc)
+		rc = machine_connect(w->machine, &k->m, err);
+	if (!rc && access(k->final, F_OK) == 0)
+		rc = err_set(err, -EEXIST,
+			     "machine '%s' has a snapshot '%s' already",
+			     w->machine, k->out->name);
+	snprintf(k->out->dir, sizeof(k->out->dir), "%s/.%.48s.%d", k->parent,
+		 k->out->name, getpid());
+	return rc;
+}
+
+int snapshot_create(const struct snapshot_wish *w, struct snapshot_made *out,
+		    struct err *err)
 {
 	struct making *k = calloc(1, sizeof(*k));
-	char parent[MACHINE_PATH_MAX];
 	time_t now = time(NULL);
 	struct tm tm;
 	int rc;
 
 	if (!k)
 		return err_sys(err, -ENOMEM, "make a snapshot");
-	memset(out_info, 0, sizeof(*out_info));
-	out_info->created = now;
-	snprintf(out_info->note, sizeof(out_info->note), "%s", note);
-	k->info = out_info;
-	k->ends_machine = ends_machine;
-	k->shows_progress = shows_progress;
+	memset(out, 0, sizeof(*out));
+	out->info.created = now;
+	snprintf(out->info.note, sizeof(out->info.note), "%s", w->note);
+	snprintf(out->name, sizeof(out->name), "%s", w->name);
+	if (!w->name[0])
+		strftime(out->name, sizeof(out->name), "%Y%m%d-%H%M%S",
+			 gmtime_r(&now, &tm));
+	k->wish = w;
+	k->out = out;
 	k->m.control_fd = -1;
-	if (name[0])
-		snprintf(out_name, 64, "%s", name);
-	else
-		strftime(out_name, 64, "%Y%m%d-%H%M%S", gmtime_r(&now, &tm));
-	rc = snapshot_dir(machine, NULL, parent, err);
-	if (!rc)
-		rc = snapshot_dir(machine, name[0] ? name : out_name, k->final,
-				  err);
-	if (!rc)
-		rc = machine_connect(machine, &k->m, err);
-	if (!rc && access(k->final, F_OK) == 0)
-		rc = err_set(err, -EEXIST,
-			     "machine '%s' has a snapshot '%s' already",
-			     machine, out_name);
-	snprintf(k->dir, sizeof(k->dir), "%s/.%.48s.%d", parent, out_name,
-		 getpid());
+	rc = find_place(k, err);
 	if (!rc) {
-		snapshot_remove_stale(machine);
-		rc = make(k, parent, out_name, err);
+		head_read(&k->m, out->info.parent, sizeof(out->info.parent));
+		snapshot_remove_stale(w->machine);
+		rc = make(k, err);
 	}
-	if (!rc) {
-		out_info->used_bytes = used_bytes(k->final);
-		if (ends_machine)
-			machine_kill(&k->m);
+	if (!rc && !w->is_hidden) {
+		snprintf(out->dir, sizeof(out->dir), "%s", k->final);
+		out->info.used_bytes = used_bytes(k->final);
 	}
+	if (!rc && w->ends_machine)
+		machine_kill(&k->m);
 	if (k->m.control_fd >= 0)
 		close(k->m.control_fd);
 	free(k);
@@ -377,24 +433,27 @@ int snapshot_create(const char *machine, const char *name, const char *note,
 
 /* ---- going back, deleting, checking ---- */
 
-int snapshot_restore(const char *machine, const char *name, struct machine *out,
-		     struct err *err)
+int snapshot_start(const struct snapshot_start *how, struct machine *out,
+		   struct err *err)
 {
-	char dir[MACHINE_PATH_MAX];
 	struct launch_record r;
-	int rc = snapshot_find(machine, name, dir, NULL, err);
+	int rc = launch_record_read(how->dir, &r, err);
 
-	if (!rc)
-		rc = launch_record_read(dir, &r, err);
 	if (rc)
 		return rc;
 	if (chdir(r.cwd))
 		rc = err_sys(err, -errno, "go to the folder '%s'", r.cwd);
-	r.options.name = machine;
-	r.options.restore = dir;
+	r.options.name = how->name;
+	r.options.restore = how->dir;
+	if (how->is_fork) {
+		r.options.forwards.count = 0;
+		r.options.debugcon = NULL;
+	}
 	if (!rc)
 		rc = machine_start(&r.options, r.image, false,
 				   MACHINE_SERIAL_NONE, out, NULL, err);
+	if (!rc)
+		head_write(out, how->head);
 	launch_record_free(&r);
 	return rc;
 }

@@ -4,7 +4,7 @@
  *	state, memory	docs/formats/snapshot.md
  *	disk/		the machine's own disk, if it has one: layers.h
  *	launch.json	launch_record.h
- *	info.json	{created, note, pause_ns, memory_bytes, written_bytes}
+ *	info.json	{created, note, parent, pause_ns, memory_bytes}
  *
  * A folder gets its name when everything in it is on the disk.
  */
@@ -15,6 +15,7 @@
 struct snapshot_info {
 	i64 created; /* seconds, UTC */
 	char note[512];
+	char parent[112]; /* "MACHINE/SNAP": what it came from; "": nothing */
 	u64 pause_ns, memory_bytes;
 	u64 used_bytes; /* that its files take, and no one else's */
 };
@@ -25,17 +26,38 @@ int snapshot_dir(const char *machine, const char *name, char *out,
 /* -ENOENT with the id "snapshot.missing". */
 int snapshot_find(const char *machine, const char *name, char *out_dir,
 		  struct snapshot_info *out_info, struct err *err);
+/* "MACHINE/SNAP" that a machine came from last; "" for none. */
+void snapshot_head(const char *machine, char *out, size_t cap);
 #define SNAPSHOT_SUSPENDED "suspended" /* what suspend makes */
 
-/* Of a running machine. name "": by the time. out_name has room for 64.
- * ends_machine: it does not go on, and its process ends when the snapshot is
- * there. */
-int snapshot_create(const char *machine, const char *name, const char *note,
-		    bool ends_machine, bool shows_progress, char *out_name,
-		    struct snapshot_info *out_info, struct err *err);
-/* Starts the machine, which does not run, from it. */
-int snapshot_restore(const char *machine, const char *name, struct machine *out,
-		     struct err *err);
+/* Of a running machine. */
+struct snapshot_wish {
+	const char *machine;
+	const char *name, *note; /* name "": by the time */
+	bool ends_machine; /* it does not go on, and its process ends when the
+			    * snapshot is there */
+	bool shows_progress;
+	bool is_hidden; /* it gets no name; its folder is the caller's to
+			 * remove */
+};
+struct snapshot_made {
+	char name[64];
+	char dir[MACHINE_PATH_MAX + 128];
+	struct snapshot_info info;
+};
+int snapshot_create(const struct snapshot_wish *w, struct snapshot_made *out,
+		    struct err *err);
+
+/* Starts a machine, which does not run, from a snapshot's folder. */
+struct snapshot_start {
+	const char *dir, *name;
+	const char *head; /* "MACHINE/SNAP", for the next one's parent; "" */
+	/* It is another machine than the one that was saved: with a new
+	 * identity, and without the host ports that are the other's. */
+	bool is_fork;
+};
+int snapshot_start(const struct snapshot_start *how, struct machine *out,
+		   struct err *err);
 int snapshot_delete(const char *machine, const char *name, struct err *err);
 /* Compares the checksums: of the state, and of the memory, which means to read
  * all of it. */

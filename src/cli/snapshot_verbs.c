@@ -27,7 +27,7 @@ const struct cli_option snapshot_restore_options[] = {
 };
 /* clang-format on */
 
-static int fail(const struct err *err)
+int snapshot_fail(const struct err *err)
 {
 	const char *hint = NULL;
 
@@ -44,21 +44,23 @@ static int fail(const struct err *err)
 int verb_snapshot_create(void *values, struct cli_args *args)
 {
 	struct snapshot_options *o = values;
-	struct snapshot_info info;
+	struct snapshot_wish w = {
+		.machine = args->words[0],
+		.name = args->count == 2 ? args->words[1] : "",
+		.note = o->note ? o->note : "",
+		.shows_progress = isatty(2),
+	};
+	struct snapshot_made made;
 	struct err err = {0};
-	char name[64];
 
 	if (args->count < 1 || args->count > 2)
 		return cli_usage("snapshot create", "use: NAME [SNAP]");
-	if (snapshot_create(args->words[0],
-			    args->count == 2 ? args->words[1] : "",
-			    o->note ? o->note : "", false, isatty(2), name,
-			    &info, &err))
-		return fail(&err);
-	printf("%s\n", name);
+	if (snapshot_create(&w, &made, &err))
+		return snapshot_fail(&err);
+	printf("%s\n", made.name);
 	fprintf(stderr, "%llu MiB; the machine stood still for %.1f ms\n",
-		(unsigned long long)(info.used_bytes / MIB),
-		(double)info.pause_ns / 1e6);
+		(unsigned long long)(made.info.used_bytes / MIB),
+		(double)made.info.pause_ns / 1e6);
 	return CLI_OK;
 }
 
@@ -84,43 +86,93 @@ static int by_age(const void *a, const void *b)
 	       (x->info.created < y->info.created);
 }
 
-static void list_machine(const char *machine, bool *is_first)
+static void print_row(const char *machine, const struct snapshot_row *r,
+		      int depth, const char *head, bool *is_first)
 {
-	static struct snapshot_row rows[SNAPSHOT_ROWS_MAX];
-	char dir[MACHINE_PATH_MAX], age[32];
+	char age[32], self[112], name[128];
+
+	if (*is_first)
+		printf("%-20s %-24s %8s %8s %9s  %s\n", "MACHINE", "SNAPSHOT",
+		       "AGE", "MEMORY", "USED", "NOTE");
+	*is_first = false;
+	snprintf(self, sizeof(self), "%.48s/%.48s", machine, r->name);
+	snprintf(name, sizeof(name), "%*s%s%s", MIN(depth, 20), "", r->name,
+		 strcmp(self, head) ? "" : " *");
+	print_age(r->info.created, age, sizeof(age));
+	printf("%-20s %-24s %8s %7lluM %8lluM  %s\n", machine, name, age,
+	       (unsigned long long)(r->info.memory_bytes / MIB),
+	       (unsigned long long)(r->info.used_bytes / MIB), r->info.note);
+}
+
+/* The rows whose parent is `parent`, each with what came from it below.
+ * "": those whose parent is none of the machine's. Damaged files may say
+ * anything: each row is printed once. */
+static void print_tree(const char *machine, struct snapshot_row *rows, size_t n,
+		       const char *parent, int depth, const char *head,
+		       bool *is_first)
+{
+	for (size_t i = 0; i < n; i++) {
+		bool is_child;
+
+		if (rows[i].is_printed)
+			continue;
+		is_child = parent[0] ? strcmp(rows[i].info.parent, parent) == 0
+				     : !rows[i].has_parent;
+		if (!is_child)
+			continue;
+		rows[i].is_printed = true;
+		print_row(machine, &rows[i], depth, head, is_first);
+		print_tree(machine, rows, n, rows[i].self, depth + 1, head,
+			   is_first);
+	}
+}
+
+static size_t read_rows(const char *machine, struct snapshot_row *rows)
+{
+	char dir[MACHINE_PATH_MAX];
 	struct dirent *e;
 	size_t n = 0;
 	DIR *d;
 
 	if (snapshot_dir(machine, NULL, dir, NULL))
-		return;
+		return 0;
 	d = opendir(dir);
 	while (d && n < SNAPSHOT_ROWS_MAX && (e = readdir(d))) {
+		struct snapshot_row *r = &rows[n];
+
 		if (!machine_name_is_valid(e->d_name))
 			continue;
-		snprintf(rows[n].name, sizeof(rows[n].name), "%.48s",
-			 e->d_name);
-		if (snapshot_find(machine, rows[n].name, dir, &rows[n].info,
-				  NULL))
-			snprintf(rows[n].info.note, sizeof(rows[n].info.note),
+		memset(r, 0, sizeof(*r));
+		snprintf(r->name, sizeof(r->name), "%.48s", e->d_name);
+		snprintf(r->self, sizeof(r->self), "%.48s/%.48s", machine,
+			 r->name);
+		if (snapshot_find(machine, r->name, dir, &r->info, NULL))
+			snprintf(r->info.note, sizeof(r->info.note),
 				 "(damaged)");
 		n++;
 	}
 	if (d)
 		closedir(d);
+	return n;
+}
+
+static void list_machine(const char *machine, bool *is_first)
+{
+	static struct snapshot_row rows[SNAPSHOT_ROWS_MAX];
+	size_t n = read_rows(machine, rows);
+	char head[112];
+
 	qsort(rows, n, sizeof(rows[0]), by_age);
-	for (size_t i = 0; i < n; i++) {
-		if (*is_first)
-			printf("%-20s %-20s %8s %8s %9s  %s\n", "MACHINE",
-			       "SNAPSHOT", "AGE", "MEMORY", "USED", "NOTE");
-		*is_first = false;
-		print_age(rows[i].info.created, age, sizeof(age));
-		printf("%-20s %-20s %8s %7lluM %8lluM  %s\n", machine,
-		       rows[i].name, age,
-		       (unsigned long long)(rows[i].info.memory_bytes / MIB),
-		       (unsigned long long)(rows[i].info.used_bytes / MIB),
-		       rows[i].info.note);
-	}
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < n; j++)
+			if (i != j &&
+			    strcmp(rows[i].info.parent, rows[j].self) == 0)
+				rows[i].has_parent = true;
+	snapshot_head(machine, head, sizeof(head));
+	print_tree(machine, rows, n, "", 0, head, is_first);
+	for (size_t i = 0; i < n; i++) /* parents in a circle: damaged */
+		if (!rows[i].is_printed)
+			print_row(machine, &rows[i], 0, head, is_first);
 }
 
 int verb_snapshot_list(void *values, struct cli_args *args)
@@ -135,14 +187,14 @@ int verb_snapshot_list(void *values, struct cli_args *args)
 		if (!machine_name_is_valid(args->words[i])) {
 			err_set(&err, -EINVAL, "'%s' is not a machine name",
 				args->words[i]);
-			return fail(&err);
+			return snapshot_fail(&err);
 		}
 		list_machine(args->words[i], &is_first);
 	}
 	if (args->count)
 		return CLI_OK;
 	if (os_data_dir(data, &err))
-		return fail(&err);
+		return snapshot_fail(&err);
 	snprintf(dir, sizeof(dir), "%s/snapshots", data);
 	d = opendir(dir);
 	while (d && (e = readdir(d)))
@@ -183,7 +235,7 @@ static int end_machine(const char *name, bool is_forced, struct err *err)
 }
 
 /* Without the agent it shows the time of the snapshot, which NTP may right. */
-static void set_clock(struct machine *m)
+void snapshot_set_clock(struct machine *m)
 {
 	struct ending e = {0};
 	struct err err = {0};
@@ -193,6 +245,17 @@ static void set_clock(struct machine *m)
 	if (agent_set_time(m, &err))
 		fprintf(stderr, "skerry: the guest's clock is late: %s\n",
 			err.text);
+}
+
+static int restore(const char *machine, const char *name, struct machine *out,
+		   struct err *err)
+{
+	char dir[MACHINE_PATH_MAX], head[112];
+	struct snapshot_start how = {dir, machine, head, false};
+	int rc = snapshot_find(machine, name, dir, NULL, err);
+
+	snprintf(head, sizeof(head), "%.48s/%.48s", machine, name);
+	return rc ? rc : snapshot_start(&how, out, err);
 }
 
 int verb_snapshot_restore(void *values, struct cli_args *args)
@@ -208,20 +271,25 @@ int verb_snapshot_restore(void *values, struct cli_args *args)
 	if (!rc)
 		rc = end_machine(args->words[0], o->force, &err);
 	if (!rc)
-		rc = snapshot_restore(args->words[0], args->words[1], &m, &err);
+		rc = restore(args->words[0], args->words[1], &m, &err);
 	if (rc)
-		return fail(&err);
-	set_clock(&m);
+		return snapshot_fail(&err);
+	snapshot_set_clock(&m);
 	printf("%s\n", m.name);
 	return CLI_OK;
 }
 
 static int suspend_one(const char *machine, struct err *err)
 {
-	struct snapshot_info info;
-	char name[64];
-	int rc = snapshot_create(machine, SNAPSHOT_SUSPENDED, "", true,
-				 isatty(2), name, &info, err);
+	struct snapshot_wish w = {
+		.machine = machine,
+		.name = SNAPSHOT_SUSPENDED,
+		.note = "",
+		.ends_machine = true,
+		.shows_progress = isatty(2),
+	};
+	struct snapshot_made made;
+	int rc = snapshot_create(&w, &made, err);
 
 	return rc ? rc : end_machine(machine, true, err);
 }
@@ -236,7 +304,7 @@ int verb_suspend(void *values, struct cli_args *args)
 		struct err err = {0};
 
 		if (suspend_one(args->words[i], &err))
-			status = fail(&err);
+			status = snapshot_fail(&err);
 	}
 	return status;
 }
@@ -251,10 +319,10 @@ static int resume_one(const char *machine, struct err *err)
 		return err_set(err, rc, "machine '%s' is not suspended",
 			       machine);
 	if (!rc)
-		rc = snapshot_restore(machine, SNAPSHOT_SUSPENDED, &m, err);
+		rc = restore(machine, SNAPSHOT_SUSPENDED, &m, err);
 	if (rc)
 		return rc;
-	set_clock(&m);
+	snapshot_set_clock(&m);
 	return snapshot_delete(machine, SNAPSHOT_SUSPENDED, err);
 }
 
@@ -268,7 +336,7 @@ int verb_resume(void *values, struct cli_args *args)
 		struct err err = {0};
 
 		if (resume_one(args->words[i], &err))
-			status = fail(&err);
+			status = snapshot_fail(&err);
 	}
 	return status;
 }
@@ -285,7 +353,7 @@ static int for_each(struct cli_args *args, const char *verb,
 		struct err err = {0};
 
 		if (fn(args->words[0], args->words[i], &err))
-			status = fail(&err);
+			status = snapshot_fail(&err);
 	}
 	return status;
 }

@@ -48,6 +48,12 @@ const struct cli_verb cli_verbs[] = {
 	 delete_options, sizeof(struct stop_options), NULL, verb_delete},
 	{"image", "build|list|create|convert|check …", "make and keep images",
 	 NULL, 0, NULL, verb_image},
+	{"fork", "[-n N] [--name NEW] NAME[@SNAP]",
+	 "start machines that go on from where another one is",
+	 fork_options, sizeof(struct fork_options), fork_options_init,
+	 verb_fork},
+	{"clone", "[--full] NAME NEW", "give a new machine another one's disk",
+	 clone_options, sizeof(struct fork_options), NULL, verb_clone},
 	{"suspend", "NAME…", "save machines and end them", no_options, 0, NULL,
 	 verb_suspend},
 	{"resume", "NAME…", "let suspended machines go on", no_options, 0,
@@ -158,8 +164,9 @@ void cli_print_verb_help(const char *prefix, const struct cli_verb *v)
 	for (const struct cli_option *o = v->options; o->name; o++) {
 		char left[64];
 
-		snprintf(left, sizeof(left), "--%s%s%s", o->name,
-			 o->arg ? " " : "", o->arg ? o->arg : "");
+		snprintf(left, sizeof(left), "%s%s%s%s",
+			 o->name[1] ? "--" : "-", o->name, o->arg ? " " : "",
+			 o->arg ? o->arg : "");
 		printf("  %-30s %s\n", left, o->help);
 	}
 }

@@ -7,7 +7,8 @@
 extern const struct cli_option run_options[], launch_options[], list_options[],
 	info_options[],
 	exec_options[], shell_options[], console_options[], stop_options[],
-	delete_options[], snapshot_create_options[],
+	delete_options[], fork_options[], clone_options[],
+	snapshot_create_options[],
 	snapshot_restore_options[], image_build_options[], no_options[];
 
 int verb_run(void *values, struct cli_args *args);
@@ -22,6 +23,8 @@ int verb_delete(void *values, struct cli_args *args);
 int verb_image_build(void *values, struct cli_args *args);
 int verb_image_list(void *values, struct cli_args *args);
 int verb_image_delete(void *values, struct cli_args *args);
+int verb_fork(void *values, struct cli_args *args);
+int verb_clone(void *values, struct cli_args *args);
 int verb_suspend(void *values, struct cli_args *args);
 int verb_resume(void *values, struct cli_args *args);
 int verb_snapshot_create(void *values, struct cli_args *args);

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Forks and clones of a Debian machine: they go on from where it was, what one
+changes no other sees, and whatever they came from can go."""
+import os, signal, subprocess, time
+
+from guest import *
+
+suite = Suite(is_isolated=False)
+env = private_env()
+private_image(env)
+NAME = "sys-fork"
+
+
+def ok(*args, timeout=120):
+    status, out, err = run(*args, env=env, timeout=timeout)
+    same(status, 0, err)
+    return out.strip()
+
+
+def refused(part, *args):
+    status, out, err = run(*args, env=env)
+    same(status, 1, out)
+    has(err, part)
+
+
+def guest(name, command):
+    return ok("exec", name, "--", "sh", "-c", command)
+
+
+def machine(name, *rest):
+    return os.path.join(env["SKERRY_DATA_DIR"], "machines", name, *rest)
+
+
+def forks_go_on_from_where_the_machine_is():
+    ok("launch", "debian/12", "--name", NAME, "--memory", "256M",
+       timeout=300)
+    guest(NAME, "echo disk >/root/mark; sync; echo memory >/dev/shm/mark; "
+          "sleep 1000 >/dev/null 2>&1 & echo $! >/dev/shm/pid")
+    same(ok("fork", "-n", "2", NAME), NAME + "-1\n" + NAME + "-2")
+    for name in (NAME, NAME + "-1", NAME + "-2"):
+        same(guest(name, "cat /root/mark /dev/shm/mark; "
+                   "kill -0 $(cat /dev/shm/pid) && echo alive"),
+             "disk\nmemory\nalive")
+
+
+def what_one_changes_no_other_sees():
+    for i, name in enumerate((NAME, NAME + "-1", NAME + "-2")):
+        guest(name, "echo %d >/root/mark; echo %d >/dev/shm/mark; sync; "
+              "echo 3 >/proc/sys/vm/drop_caches" % (i, i))
+    for i, name in enumerate((NAME, NAME + "-1", NAME + "-2")):
+        same(guest(name, "cat /root/mark /dev/shm/mark"), "%d\n%d" % (i, i))
+
+
+def a_fork_of_a_fork_outlives_what_it_came_from():
+    ok("snapshot", "create", NAME + "-2", "deep")
+    ok("snapshot", "create", "--note", "child", NAME + "-2", "deeper")
+    same(ok("fork", "--name", "leaf", NAME + "-2@deep"), "leaf")
+    ok("delete", "--force", NAME + "-1", NAME + "-2")
+    ok("snapshot", "create", "leaf", "last")
+    same(ok("fork", "--name", "leaf2", "leaf@last"), "leaf2")
+    ok("delete", "--force", "leaf")
+    same(guest("leaf2", "cat /root/mark /dev/shm/mark"), "2\n2")
+    same(guest("leaf2", "sha256sum -c /var/lib/dpkg/info/*.none 2>/dev/null; "
+               "dmesg | grep -c 'I/O error' || true"), "0")
+
+
+def wrong_forks_are_refused():
+    refused("there already", "fork", "--name", NAME, NAME)
+    refused("no snapshot 'x'", "fork", NAME + "@x")
+    refused("does not exist", "fork", "no-such-machine")
+    refused("not a machine name", "fork", "../x")
+    for args in (["fork"], ["fork", "-n", "0", NAME],
+                 ["fork", "--name", "a/b", NAME], ["fork", "-x", NAME],
+                 ["clone", NAME], ["clone", "a", "b", "c"]):
+        same(run(*args, env=env)[0], 2, args)
+    refused("there already", "clone", NAME, "leaf2")
+    refused("does not exist", "clone", "no-such-machine", "new")
+    refused("not a machine name", "clone", NAME, "../new")
+    assert not os.path.exists(machine("new"))
+
+
+def a_fork_that_is_killed_leaves_nothing():
+    before = sorted(os.listdir(machine("")))
+    for delay in (0.02, 0.1, 0.25):
+        p = popen("fork", "--name", "cut", NAME, env=env)
+        time.sleep(delay)
+        p.kill()
+        p.communicate()
+        guest(NAME, "true")
+        run("delete", "--force", "cut", env=env)
+    ok("list")
+    same(sorted(os.listdir(machine(""))), before)
+    ok("snapshot", "create", NAME, "after")
+    left = os.listdir(os.path.join(env["SKERRY_DATA_DIR"], "snapshots", NAME))
+    same(left, ["after"])
+
+
+def the_list_is_a_tree():
+    ok("snapshot", "create", NAME, "second")
+    ok("snapshot", "restore", "--force", NAME, "after")
+    rows = [r[21:45].rstrip() for r in ok("snapshot", "list", NAME).split("\n")]
+    same(rows, ["SNAPSHOT", "after *", " second"])
+
+
+def a_clone_has_the_disk():
+    guest(NAME, "echo cloned >/root/mark; sync")
+    ok("clone", NAME, "running")
+    ok("stop", NAME)
+    for _ in range(100):
+        if "stopped" in ok("list"):
+            break
+        time.sleep(0.1)
+    ok("clone", NAME, "shared")
+    ok("clone", "--full", NAME, "full")
+    full = os.stat(machine("full", "disk", "0.raw"))
+    same(full.st_nlink, 1)
+    for name in ("running", "shared", "full", NAME):
+        ok("launch", "debian/12", "--name", name, "--memory", "256M",
+           timeout=300)
+        same(guest(name, "cat /root/mark"), "cloned")
+        guest(name, "echo %s >/root/mark; sync" % name)
+        ok("stop", "--force", name)
+    for name in (NAME, "running", "shared", "full"):
+        disk = machine(name, "disk")
+        for part in os.listdir(disk):
+            if part.endswith(".qcow2"):
+                subprocess.run(["qemu-img", "check", "-qU",
+                                os.path.join(disk, part)], check=True)
+
+
+def nothing_is_left_after_delete():
+    for name in (NAME, "running", "shared", "full", "leaf2"):
+        ok("delete", "--force", name)
+    same(os.listdir(machine("")), [])
+
+
+for test in (forks_go_on_from_where_the_machine_is,
+             what_one_changes_no_other_sees,
+             a_fork_of_a_fork_outlives_what_it_came_from,
+             wrong_forks_are_refused,
+             a_fork_that_is_killed_leaves_nothing,
+             the_list_is_a_tree,
+             a_clone_has_the_disk,
+             nothing_is_left_after_delete):
+    suite.check(test)
+suite.end()
