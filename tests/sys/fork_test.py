@@ -121,16 +121,17 @@ def a_clone_has_the_disk():
         same(guest(name, "cat /root/mark"), "cloned")
         guest(name, "echo %s >/root/mark; sync" % name)
         ok("stop", "--force", name)
+    ok("delete", "--force", "leaf2")  # the last that has them locked
     for name in (NAME, "running", "shared", "full"):
         disk = machine(name, "disk")
         for part in os.listdir(disk):
             if part.endswith(".qcow2"):
-                subprocess.run(["qemu-img", "check", "-qU",
+                subprocess.run(["qemu-img", "check", "-q",
                                 os.path.join(disk, part)], check=True)
 
 
 def nothing_is_left_after_delete():
-    for name in (NAME, "running", "shared", "full", "leaf2"):
+    for name in (NAME, "running", "shared", "full"):
         ok("delete", "--force", name)
     same(os.listdir(machine("")), [])
 
