@@ -24,7 +24,7 @@ void hello_fill(struct agent_hello *out)
 	out->boot_id[strcspn(out->boot_id, "\n")] = 0;
 }
 
-static bool send_once(void)
+bool hello_send_once(void)
 {
 	struct sockaddr_vm host = {.svm_family = AF_VSOCK,
 				   .svm_cid = VMADDR_CID_HOST,
@@ -54,6 +54,6 @@ static bool send_once(void)
 
 void hello_send_ready(void)
 {
-	while (!send_once())
+	while (!hello_send_once())
 		sleep(1);
 }

@@ -26,6 +26,7 @@
 
 #include "agent/child.h"
 #include "agent/hello.h"
+#include "agent/identity.h"
 #include "agent/power.h"
 #include "base/clock.h"
 
@@ -306,6 +307,24 @@ static int serve_set_time(struct session *s, const struct agent_frame *f)
 	return flush_blocking(s) ? 1 : 0;
 }
 
+/* The host hears the new name, too. */
+static int serve_set_identity(struct session *s, const struct agent_frame *f)
+{
+	struct agent_identity id;
+	struct err err = {0};
+
+	if (agent_identity_parse(f, &id)) {
+		refuse(s, -EPROTO, "read the identity");
+		return 1;
+	}
+	if (identity_set(&id, &err))
+		agent_error_append(&s->to_peer, &err);
+	else
+		agent_frame_append(&s->to_peer, AGENT_OK, NULL, 0);
+	(void)hello_send_once();
+	return flush_blocking(s) ? 1 : 0;
+}
+
 static int serve_first(struct session *s, const struct agent_frame *f, int n)
 {
 	struct agent_exec *what = malloc(sizeof(*what));
@@ -325,6 +344,9 @@ static int serve_first(struct session *s, const struct agent_frame *f, int n)
 		break;
 	case AGENT_SET_TIME:
 		rc = serve_set_time(s, f);
+		break;
+	case AGENT_SET_IDENTITY:
+		rc = serve_set_identity(s, f);
 		break;
 	case AGENT_EXEC:
 		if (agent_exec_parse(f, what)) {

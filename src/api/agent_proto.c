@@ -159,6 +159,49 @@ int agent_exec_append(struct buf *out, const struct agent_exec *e)
 	return rc;
 }
 
+static bool is_hostname(const char *s)
+{
+	size_t n = strlen(s);
+
+	return n > 0 && n < 65 && s[0] != '-' && s[0] != '.' &&
+	       strspn(s, "abcdefghijklmnopqrstuvwxyz"
+			 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.") == n;
+}
+
+int agent_identity_parse(const struct agent_frame *f,
+			 struct agent_identity *out)
+{
+	struct cursor c = cursor_of(f);
+	const char *host, *id;
+
+	memset(out, 0, sizeof(*out));
+	if (f->type != AGENT_SET_IDENTITY || f->len < 38)
+		return -EPROTO;
+	memcpy(out->mac, c.at, 6);
+	memcpy(out->seed, c.at + 6, 32);
+	c.at += 38;
+	host = take_str(&c);
+	id = take_str(&c);
+	if (!is_done(&c) || !is_hostname(host) || strlen(id) != 32 ||
+	    strspn(id, "0123456789abcdef") != 32)
+		return -EPROTO;
+	strcpy(out->hostname, host);
+	strcpy(out->machine_id, id);
+	return 0;
+}
+
+void agent_identity_append(struct buf *out, const struct agent_identity *id)
+{
+	u8 payload[38 + sizeof(id->hostname) + sizeof(id->machine_id)];
+	size_t host = strlen(id->hostname) + 1;
+
+	memcpy(payload, id->mac, 6);
+	memcpy(payload + 6, id->seed, 32);
+	memcpy(payload + 38, id->hostname, host);
+	memcpy(payload + 38 + host, id->machine_id, 33);
+	agent_frame_append(out, AGENT_SET_IDENTITY, payload, 38 + host + 33);
+}
+
 int agent_exit_parse(const struct agent_frame *f, struct agent_exit *out)
 {
 	if (f->type != AGENT_EXIT || f->len != 2)

@@ -50,10 +50,11 @@ enum agent_frame_type {
 	AGENT_STDIN_EOF,
 	AGENT_STDOUT,
 	AGENT_STDERR,
-	AGENT_SIGNAL,	/* u8 signal number (Linux x86-64) */
-	AGENT_WINSIZE,	/* le16 rows, le16 columns */
-	AGENT_EXIT,	/* u8 status, u8 signal: one of them is 0 */
-	AGENT_SET_TIME, /* le64 ns since 1970, UTC; OK or ERROR */
+	AGENT_SIGNAL,	    /* u8 signal number (Linux x86-64) */
+	AGENT_WINSIZE,	    /* le16 rows, le16 columns */
+	AGENT_EXIT,	    /* u8 status, u8 signal: one of them is 0 */
+	AGENT_SET_TIME,	    /* le64 ns since 1970, UTC; OK or ERROR */
+	AGENT_SET_IDENTITY, /* OK, or ERROR: what could not be done */
 	AGENT_FRAME_TYPE_END,
 };
 
@@ -104,6 +105,19 @@ struct agent_exit {
 };
 int agent_exit_parse(const struct agent_frame *f, struct agent_exit *out);
 void agent_exit_append(struct buf *out, const struct agent_exit *e);
+
+/* payload of SET_IDENTITY: 6 bytes MAC (zeroes: keep it), 32 random bytes, then
+ * NUL-terminated host name and machine id (32 hexadecimal digits). */
+struct agent_identity {
+	u8 mac[6];
+	u8 seed[32];
+	char hostname[65];
+	char machine_id[33];
+};
+/* -EPROTO also for a host name or an id that is none. */
+int agent_identity_parse(const struct agent_frame *f,
+			 struct agent_identity *out);
+void agent_identity_append(struct buf *out, const struct agent_identity *id);
 
 /* Fills err with what the peer said. Returns err->code, never 0. */
 int agent_error_parse(const struct agent_frame *f, struct err *err);

@@ -98,6 +98,47 @@ static void agent_error_text_cannot_drive_a_terminal(void **state)
 	buf_fini(&b);
 }
 
+static int identity_parse(const struct agent_identity *id, size_t cut,
+			  struct agent_identity *out)
+{
+	struct agent_frame f;
+	struct buf b;
+	int rc;
+
+	buf_init(&b);
+	agent_identity_append(&b, id);
+	assert_int_equal(agent_frame_parse(b.bytes, b.len, &f), (int)b.len);
+	f.len -= (u32)cut;
+	rc = agent_identity_parse(&f, out);
+	buf_fini(&b);
+	return rc;
+}
+
+static void an_identity_has_a_host_name_and_an_id_or_is_refused(void **state)
+{
+	static const char *const bad_names[] = {"",    "-a",   ".a",	  "a/b",
+						"a b", "a\nb", "\xc3\xa4"};
+	struct agent_identity good = {.mac = {2, 3, 4, 5, 6, 7},
+				      .seed = {9, 8},
+				      .hostname = "a-fork.1"},
+			      id, out;
+
+	(void)state;
+	memset(good.machine_id, 'a', 32);
+	assert_int_equal(identity_parse(&good, 0, &out), 0);
+	assert_memory_equal(&out, &good, sizeof(out));
+	for (size_t cut = 1; cut < 80; cut++)
+		assert_int_equal(identity_parse(&good, cut, &out), -EPROTO);
+	for (size_t i = 0; i < ARRAY_SIZE(bad_names); i++) {
+		id = good;
+		strcpy(id.hostname, bad_names[i]);
+		assert_int_equal(identity_parse(&id, 0, &out), -EPROTO);
+	}
+	id = good;
+	id.machine_id[31] = 'A';
+	assert_int_equal(identity_parse(&id, 0, &out), -EPROTO);
+}
+
 static void message_carries_files_in_order(void **state)
 {
 	int pair[2], pipefd[2], fds[CONTROL_FDS_MAX];
@@ -357,6 +398,8 @@ int main(void)
 			exec_round_trips_and_every_truncation_is_refused),
 		cmocka_unit_test(exec_that_does_not_fit_a_frame_is_e2big),
 		cmocka_unit_test(agent_error_text_cannot_drive_a_terminal),
+		cmocka_unit_test(
+			an_identity_has_a_host_name_and_an_id_or_is_refused),
 		cmocka_unit_test(message_carries_files_in_order),
 		cmocka_unit_test(
 			hostile_messages_are_refused_and_the_next_one_is_read),

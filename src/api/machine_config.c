@@ -122,6 +122,10 @@ static const struct field config_fields[] = {
 	 .doc = "a write to port 0xf4 ends the machine"},
 	{"test_devices", FIELD_BOOL, CFG(test_devices),
 	 .doc = "fw_cfg and the ISA and PCI test devices"},
+	{"mac", STR(api_machine_config, mac),
+	 .doc = "of the network interface; \"\": a random one"},
+	{"new_identity", FIELD_BOOL, CFG(new_identity),
+	 .doc = "restored as another machine than the one that was saved"},
 	{"is_held", FIELD_BOOL, CFG(is_held),
 	 .doc = "built, it waits for machine.resume, and ends when its owner "
 		"goes without that"},

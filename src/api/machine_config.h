@@ -72,6 +72,9 @@ struct api_machine_config {
 	bool test_devices;  /* fw_cfg and the test devices */
 	u32 lockstep_every; /* compare the engine's tiers; 0: no */
 	bool no_reboot;	    /* a reset ends the machine */
+	char mac[18];	  /* "52:54:00:…"; "": a random one */
+	bool new_identity; /* restored as another machine: with mac, vsock_cid,
+			    * and another SMBIOS UUID */
 	bool is_held; /* built, it waits for machine.resume, and ends when its
 		       * owner goes without that */
 	bool no_sandbox;    /* for diagnosis: no system call filter */

@@ -132,6 +132,21 @@ static void dsdt_isa(struct aml *a, const struct acpi_config *cfg)
 	aml_close(a);
 }
 
+/* Microsoft, "Virtual Machine Generation ID": 16 bytes that change when the
+ * machine is one that has been before, and a notification. */
+static void dsdt_generation(struct aml *a)
+{
+	aml_device(a, "VGEN");
+	aml_name_string(a, "_HID", "SKRY0001");
+	aml_name_string(a, "_CID", "VM_Gen_Counter");
+	aml_name_string(a, "_DDN", "VM_Gen_Counter");
+	aml_name_package(a, "ADDR", 2);
+	aml_integer(a, BOOT_GENERATION_GPA);
+	aml_integer(a, 0);
+	aml_close(a);
+	aml_close(a);
+}
+
 static gpa_t write_dsdt(struct table_writer *w, const struct acpi_config *cfg)
 {
 	gpa_t gpa = table_begin(w, "DSDT", 2);
@@ -141,6 +156,12 @@ static gpa_t write_dsdt(struct table_writer *w, const struct acpi_config *cfg)
 	aml_scope(&a, "\\_SB");
 	dsdt_pci(&a, cfg);
 	dsdt_isa(&a, cfg);
+	dsdt_generation(&a);
+	aml_close(&a);
+	aml_scope(&a, "\\_GPE");
+	aml_method(&a, "_E05"); /* ACPI_GPE_GENERATION */
+	aml_notify_sb(&a, "VGEN", 0x80);
+	aml_close(&a);
 	aml_close(&a);
 	aml_name_package(&a, "_S5", 4);
 	aml_integer(&a, cfg->s5_slp_typ);
@@ -365,7 +386,7 @@ int acpi_build(const struct acpi_config *cfg, gpa_t *out_rsdp_gpa,
 	tables[3] = write_spcr(&w, cfg);
 	xsdt = write_xsdt(&w, tables, ARRAY_SIZE(tables));
 	fill_rsdp(w.out.bytes, xsdt);
-	if (w.out.len > BOOT_ACPI_BYTES)
+	if (w.out.len > BOOT_GENERATION_GPA - BOOT_TABLES_GPA)
 		rc = err_set(err, -E2BIG, "the ACPI tables are too large");
 	else if (mem_write(cfg->mem, BOOT_TABLES_GPA, w.out.bytes, w.out.len) <
 		 0)

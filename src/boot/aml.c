@@ -17,8 +17,11 @@
 #define AML_SCOPE	 0x10
 #define AML_BUFFER	 0x11
 #define AML_PACKAGE	 0x12
+#define AML_METHOD	 0x14
+#define AML_DUAL_NAME	 0x2e
 #define AML_EXT		 0x5b
 #define AML_EXT_DEVICE	 0x82
+#define AML_NOTIFY	 0x86
 #define PKG_LENGTH_BYTES 4
 
 void aml_init(struct aml *a)
@@ -87,6 +90,24 @@ void aml_package(struct aml *a, u8 count)
 	buf_append_u8(&a->out, AML_PACKAGE);
 	open_package(a);
 	buf_append_u8(&a->out, count);
+}
+
+void aml_method(struct aml *a, const char *name)
+{
+	buf_append_u8(&a->out, AML_METHOD);
+	open_package(a);
+	name_string(a, name);
+	buf_append_u8(&a->out, 0); /* no arguments, not serialized */
+}
+
+void aml_notify_sb(struct aml *a, const char *device, u8 value)
+{
+	buf_append_u8(&a->out, AML_NOTIFY);
+	buf_append_u8(&a->out, '\\');
+	buf_append_u8(&a->out, AML_DUAL_NAME);
+	name_string(a, "_SB");
+	name_string(a, device);
+	aml_integer(a, value);
 }
 
 static void name_op(struct aml *a, const char *name)

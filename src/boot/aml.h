@@ -25,12 +25,16 @@ void aml_scope(struct aml *a, const char *path); /* "\\_SB_" */
 void aml_device(struct aml *a, const char *name);
 void aml_package(struct aml *a, u8 count); /* Package () { … } */
 void aml_name_package(struct aml *a, const char *name, u8 count);
+void aml_method(struct aml *a, const char *name); /* without arguments */
 void aml_close(struct aml *a); /* ends the innermost of the above */
 
 void aml_integer(struct aml *a, u64 v);
 void aml_name_integer(struct aml *a, const char *name, u64 v);
 void aml_name_string(struct aml *a, const char *name, const char *text);
 void aml_name_eisaid(struct aml *a, const char *name, const char *id);
+
+/* In a method: Notify (\\_SB.DEVICE, value). */
+void aml_notify_sb(struct aml *a, const char *device, u8 value);
 
 /* Name (_CRS, ResourceTemplate () { … }) */
 void aml_resources_begin(struct aml *a, const char *name);

@@ -28,11 +28,13 @@
 #define BOOT_EBDA_GPA	   0x9fc00ull
 #define BOOT_TABLES_GPA	   0xe0000ull /* ACPI … */
 #define BOOT_ACPI_BYTES	   0x10000ull
-#define BOOT_SMBIOS_GPA	   0xf0000ull /* … and SMBIOS */
-#define BOOT_SMBIOS_BYTES  0x1000ull
-#define BOOT_TABLES_BYTES  0x20000ull
-#define BOOT_HANDLERS_GPA  0xfff00ull /* multiboot: for real mode's vectors */
-#define BOOT_HIGH_GPA	   0x100000ull
+/* In it, behind the tables: 16 bytes, see acpi.c. */
+#define BOOT_GENERATION_GPA (BOOT_TABLES_GPA + BOOT_ACPI_BYTES - 0x1000)
+#define BOOT_SMBIOS_GPA	    0xf0000ull /* … and SMBIOS */
+#define BOOT_SMBIOS_BYTES   0x1000ull
+#define BOOT_TABLES_BYTES   0x20000ull
+#define BOOT_HANDLERS_GPA   0xfff00ull /* multiboot: for real mode's vectors */
+#define BOOT_HIGH_GPA	    0x100000ull
 
 enum boot_e820_type { BOOT_E820_RAM = 1, BOOT_E820_RESERVED = 2 };
 

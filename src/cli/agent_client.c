@@ -213,25 +213,50 @@ int agent_run(struct machine *m, char *const *argv, bool is_tty, int signal_fd,
 	return rc;
 }
 
-int agent_set_time(struct machine *m, struct err *err)
+/* One frame, answered by OK or ERROR. Takes b. */
+static int ask(struct machine *m, struct buf *b, const char *what,
+	       struct err *err)
 {
-	struct buf b = {0};
-	u8 now[8], answer[16] = {0};
+	u8 answer[1024] = {0};
+	struct agent_frame f;
 	int fd, rc = agent_connect(m, &fd, err);
 	ssize_t n = -1;
 
-	if (rc)
+	if (rc) {
+		buf_fini(b);
 		return rc;
-	st_le64(now, clock_wall_ns());
-	agent_frame_append(&b, AGENT_SET_TIME, now, sizeof(now));
-	if (send(fd, b.bytes, b.len, MSG_NOSIGNAL) == (ssize_t)b.len &&
+	}
+	if (send(fd, b->bytes, b->len, MSG_NOSIGNAL) == (ssize_t)b->len &&
 	    poll(&(struct pollfd){fd, POLLIN, 0}, 1, CONNECT_WAIT_MS) == 1)
 		n = recv(fd, answer, sizeof(answer), 0);
-	if (n < AGENT_HEADER_BYTES || answer[4] != AGENT_OK)
-		rc = err_set(err, -EIO, "the agent did not set the clock");
-	buf_fini(&b);
+	if (n <= 0 || agent_frame_parse(answer, (size_t)n, &f) <= 0)
+		rc = err_set(err, -EIO, "the agent did not %s", what);
+	else if (f.type == AGENT_ERROR)
+		rc = agent_error_parse(&f, err);
+	else if (f.type != AGENT_OK)
+		rc = err_set(err, -EIO, "the agent did not %s", what);
+	buf_fini(b);
 	close(fd);
 	return rc;
+}
+
+int agent_set_time(struct machine *m, struct err *err)
+{
+	struct buf b = {0};
+	u8 now[8];
+
+	st_le64(now, clock_wall_ns());
+	agent_frame_append(&b, AGENT_SET_TIME, now, sizeof(now));
+	return ask(m, &b, "set the clock", err);
+}
+
+int agent_set_identity(struct machine *m, const struct agent_identity *id,
+		       struct err *err)
+{
+	struct buf b = {0};
+
+	agent_identity_append(&b, id);
+	return ask(m, &b, "take its new identity", err);
 }
 
 int agent_power_off(struct machine *m, bool is_quick, struct err *err)

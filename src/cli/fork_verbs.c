@@ -9,12 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "cli/image_file.h"
 #include "cli/layers.h"
 #include "cli/snapshot_options.h"
 #include "cli/verbs.h"
+#include "cli/wait.h"
 
 #define FORKS_MAX 1000
 
@@ -24,6 +26,8 @@ const struct cli_option fork_options[] = {
 	{"n", CLI_COUNT, AT(count), "N", "how many (1)"},
 	{"name", CLI_TEXT, AT(name), "NEW",
 	 "what they are called: NEW, or NEW-1, NEW-2, … (NAME-1, …)"},
+	{"keep-identity", CLI_FLAG, AT(keep_identity), NULL,
+	 "keep host name, machine id, MAC address and random numbers"},
 	{0},
 };
 const struct cli_option clone_options[] = {
@@ -107,18 +111,70 @@ static int next_name(const struct origin *from, const struct fork_options *o,
 	return 0;
 }
 
-static int fork_one(const struct origin *from, const char *name,
-		    struct err *err)
+static int make_identity(const char *name, struct agent_identity *out,
+			 struct err *err)
 {
-	struct snapshot_start how = {from->dir, name, from->head, true};
-	struct machine m;
-	int rc = snapshot_start(&how, &m, err);
+	u8 id[16];
 
+	memset(out, 0, sizeof(*out));
+	if (getrandom(out->seed, sizeof(out->seed), 0) != sizeof(out->seed) ||
+	    getrandom(out->mac, 6, 0) != 6 || getrandom(id, 16, 0) != 16)
+		return err_set(err, -EIO, "no randomness for an identity");
+	out->mac[0] = 0x52; /* locally administered */
+	out->mac[1] = 0x54;
+	out->mac[2] = 0x00;
+	id[6] = (id[6] & 0x0f) | 0x40; /* machine-id(5): as a UUID */
+	id[8] = (id[8] & 0x3f) | 0x80;
+	for (int i = 0; i < 16; i++)
+		snprintf(out->machine_id + 2 * i, 3, "%02x", id[i]);
+	snprintf(out->hostname, sizeof(out->hostname), "%.64s", name);
+	for (char *p = out->hostname; *p; p++)
+		if (*p == '_')
+			*p = '-';
+	return 0;
+}
+
+/* Random numbers first: until then it has those of the other. */
+static void tell_agent(struct machine *m, const struct agent_identity *id)
+{
+	struct ending e = {0};
+	struct err err = {0};
+
+	if (ending_subscribe(m, &e, NULL) || !e.is_agent_ready) {
+		fprintf(stderr,
+			"skerry: no agent in '%s': it keeps its host name and "
+			"machine id\n",
+			m->name);
+		return;
+	}
+	if (id && agent_set_identity(m, id, &err))
+		fprintf(stderr, "skerry: '%s': %s\n", m->name, err.text);
+	err = (struct err){0};
+	if (agent_set_time(m, &err))
+		fprintf(stderr, "skerry: '%s': %s\n", m->name, err.text);
+}
+
+static int fork_one(const struct origin *from, const char *name,
+		    bool keeps_identity, struct err *err)
+{
+	struct agent_identity id;
+	struct snapshot_start how = {
+		.dir = from->dir,
+		.name = name,
+		.head = from->head,
+		.is_fork = true,
+		.identity = keeps_identity ? NULL : &id,
+	};
+	struct machine m;
+	int rc = make_identity(name, &id, err);
+
+	if (!rc)
+		rc = snapshot_start(&how, &m, err);
 	if (rc)
 		return rc;
+	tell_agent(&m, how.identity);
 	printf("%s\n", m.name);
 	fflush(stdout);
-	snapshot_set_clock(&m);
 	close(m.control_fd);
 	return 0;
 }
@@ -142,7 +198,7 @@ int verb_fork(void *values, struct cli_args *args)
 	for (u32 i = 0; !rc && i < o->count; i++) {
 		rc = next_name(&from, o, &number, name, sizeof(name), &err);
 		if (!rc)
-			rc = fork_one(&from, name, &err);
+			rc = fork_one(&from, name, o->keep_identity, &err);
 	}
 	if (from.is_hidden)
 		image_remove_tree(from.dir, NULL);

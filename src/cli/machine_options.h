@@ -11,6 +11,7 @@ struct machine_options {
 	u64 memory_bytes;
 	struct cli_list disks, forwards;
 	const char *restore; /* the folder of a snapshot; NULL: power on */
+	const u8 *new_mac;   /* it is restored as another machine; or NULL */
 	bool rm, verbose, no_wait, debug_exit, test_devices, no_reboot,
 		no_sandbox;
 };

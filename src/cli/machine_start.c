@@ -560,6 +560,17 @@ static int let_go(struct start *s, struct err *err)
 				 err);
 }
 
+/* The same for the same name, so that it is what a restored guest knows.
+ * FNV-1a. Nothing breaks when two are equal: each vmm has its own vsock. */
+static u32 vsock_cid(const char *name)
+{
+	u32 h = 2166136261u;
+
+	for (; *name; name++)
+		h = (h ^ (u8)*name) * 16777619u;
+	return 3 + h % 0x7ffffff0u;
+}
+
 int machine_start(const struct machine_options *o, const char *image,
 		  bool is_child, enum machine_serial serial,
 		  struct machine *out, int *out_serial, struct err *err)
@@ -579,6 +590,14 @@ int machine_start(const struct machine_options *o, const char *image,
 		return rc;
 	}
 	s->config.is_held = true;
+	if (o->new_mac) {
+		const u8 *a = o->new_mac;
+
+		s->config.new_identity = true;
+		snprintf(s->config.mac, sizeof(s->config.mac),
+			 "%02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2],
+			 a[3], a[4], a[5]);
+	}
 	s->is_temporary = o->rm || (is_child && !o->name);
 	machine_remove_stale();
 	rc = reserve_name(s, err);
@@ -586,6 +605,7 @@ int machine_start(const struct machine_options *o, const char *image,
 	if (!rc) {
 		snprintf(s->config.name, sizeof(s->config.name), "%s",
 			 out->name);
+		s->config.vsock_cid = vsock_cid(out->name);
 		rc = add_files(s, image, err);
 	}
 	if (!rc)

@@ -445,6 +445,8 @@ int snapshot_start(const struct snapshot_start *how, struct machine *out,
 		rc = err_sys(err, -errno, "go to the folder '%s'", r.cwd);
 	r.options.name = how->name;
 	r.options.restore = how->dir;
+	if (how->identity)
+		r.options.new_mac = how->identity->mac;
 	if (how->is_fork) {
 		r.options.forwards.count = 0;
 		r.options.debugcon = NULL;

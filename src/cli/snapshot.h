@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "api/agent_proto.h"
 #include "cli/machine.h"
 
 struct snapshot_info {
@@ -52,9 +53,10 @@ int snapshot_create(const struct snapshot_wish *w, struct snapshot_made *out,
 struct snapshot_start {
 	const char *dir, *name;
 	const char *head; /* "MACHINE/SNAP", for the next one's parent; "" */
-	/* It is another machine than the one that was saved: with a new
-	 * identity, and without the host ports that are the other's. */
-	bool is_fork;
+	bool is_fork; /* without the host ports, which are the other's */
+	/* Then it is another machine than the one that was saved, which its
+	 * agent has to be told, too. NULL: it has the same identity. */
+	const struct agent_identity *identity;
 };
 int snapshot_start(const struct snapshot_start *how, struct machine *out,
 		   struct err *err);

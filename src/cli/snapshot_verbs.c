@@ -251,7 +251,7 @@ static int restore(const char *machine, const char *name, struct machine *out,
 		   struct err *err)
 {
 	char dir[MACHINE_PATH_MAX], head[112];
-	struct snapshot_start how = {dir, machine, head, false};
+	struct snapshot_start how = {.dir = dir, .name = machine, .head = head};
 	int rc = snapshot_find(machine, name, dir, NULL, err);
 
 	snprintf(head, sizeof(head), "%.48s/%.48s", machine, name);

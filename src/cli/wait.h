@@ -6,6 +6,7 @@
 #include <termios.h>
 
 #include "api/control.h"
+#include "api/agent_proto.h"
 #include "cli/machine.h"
 
 /* How a machine ended, from "exited" or from its silence. */
@@ -51,5 +52,8 @@ int agent_run(struct machine *m, char *const *argv, bool is_tty, int signal_fd,
 	      struct err *err);
 /* Sets the guest's wall clock to the host's. */
 int agent_set_time(struct machine *m, struct err *err);
+/* Makes the guest another machine; err names what could not be done. */
+int agent_set_identity(struct machine *m, const struct agent_identity *id,
+		       struct err *err);
 /* Asks the agent to turn the machine off. */
 int agent_power_off(struct machine *m, bool is_quick, struct err *err);

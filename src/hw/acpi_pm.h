@@ -12,6 +12,7 @@
 #define ACPI_PM_TIMER_PORT     (ACPI_PM_BASE + 0x08) /* 32 bits */
 #define ACPI_GPE0_PORT	       (ACPI_PM_BASE + 0x20)
 #define ACPI_GPE0_BYTES	       4 /* 2 status, 2 enable */
+#define ACPI_GPE_GENERATION    5 /* boot/acpi.c: _E05 */
 #define ACPI_SCI_GSI	       9
 #define ACPI_S5_SLP_TYP	       5
 #define ACPI_PM_TIMER_HZ       3579545u

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -202,11 +201,9 @@ int chipset_create(struct machine *m, struct chardev *console, struct err *err)
 	int rc;
 
 	m->env = (struct hw_env){&m->devices, m->mem, m->router, &m->clock};
-	/* RFC 4122 §4.4: random. The same over every reset. */
-	if (getrandom(m->uuid, sizeof(m->uuid), 0) != sizeof(m->uuid))
-		return err_set(err, -EIO, "no randomness for a machine id");
-	m->uuid[6] = (m->uuid[6] & 0x0f) | 0x40;
-	m->uuid[8] = (m->uuid[8] & 0x3f) | 0x80;
+	rc = identity_uuid(m->uuid, err); /* the same over every reset */
+	if (rc < 0)
+		return rc;
 	hw_clock_init(&m->clock, m->loop);
 	interrupts_create(m);
 	i8254_new(&m->env, line(m, GSI_PIT));
@@ -263,7 +260,6 @@ int chipset_add_disks(struct machine *m, struct err *err)
 int chipset_add_network(struct machine *m, struct err *err)
 {
 	struct virtio_net_config net = {0};
-	struct virtio_device *ignored;
 	int rc;
 
 	if (!m->cfg.has_network)
@@ -272,15 +268,12 @@ int chipset_add_network(struct machine *m, struct err *err)
 			  &m->net, err);
 	if (rc < 0)
 		return err_wrap(err, "start the network");
-	/* Locally administered; the rest is random. */
-	if (getrandom(net.mac, sizeof(net.mac), 0) != sizeof(net.mac))
-		return err_set(err, -EIO, "no randomness for a MAC address");
-	net.mac[0] = 0x52;
-	net.mac[1] = 0x54;
-	net.mac[2] = 0x00;
+	rc = identity_mac(&m->cfg, net.mac, err);
+	if (rc < 0)
+		return rc;
 	net.at = attach(m, "net0");
 	net.backend = m->net;
-	return virtio_net_new(&net, &ignored, err);
+	return virtio_net_new(&net, &m->net_device, err);
 }
 
 int chipset_add_vsock(struct machine *m, struct err *err)
@@ -328,6 +321,8 @@ int chipset_write_tables(struct machine *m, gpa_t *out_rsdp, struct err *err)
 	memcpy(smbios.uuid, m->uuid, sizeof(smbios.uuid));
 	memcpy(acpi.intx_gsi, intx_gsi, sizeof(intx_gsi));
 	rc = acpi_build(&acpi, out_rsdp, err);
+	if (rc == 0)
+		rc = identity_generation(m, err);
 	return rc < 0 ? rc : smbios_build(&smbios, err);
 }
 

@@ -44,6 +44,8 @@ struct machine_config {
 	bool has_network;
 	struct net_forward forwards[MACHINE_FORWARDS_MAX];
 	size_t forward_count;
+	u8 mac[6];		 /* zeroes: a random one */
+	bool has_new_identity;	 /* identity.c: after machine_load() */
 	u64 vsock_cid;		 /* 3 and up; 0: no vsock device */
 	bool has_virtio_console; /* the console is hvc0, not ttyS0 */
 	bool has_debug_exit;

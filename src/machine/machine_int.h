@@ -4,6 +4,7 @@
  *   vcpus.c    vCPU threads, pause and resume
  *   chipset.c  address map and devices
  *   state.c    all of it as a stream of fields
+ *   identity.c  what is unique about a machine
  *   overlay.c  new layers over disks in use
  *   cpu_start.c  a boot entry as vCPU state; registers as text
  *   select.c   which engine
@@ -90,6 +91,7 @@ struct machine {
 	size_t listener_count;
 	struct chardev *debugcon;
 	struct net_backend *net;
+	struct virtio_device *net_device; /* NULL: none */
 	struct block_node *disks[MACHINE_DISKS_MAX];
 	struct virtio_device *disk_devices[MACHINE_DISKS_MAX];
 	struct block_node *overlays[MACHINE_DISKS_MAX]; /* not yet in use */
@@ -140,6 +142,15 @@ int chipset_write_tables(struct machine *m, gpa_t *out_rsdp, struct err *err);
  * up the device lock meanwhile. */
 void chipset_bios_apply(struct machine *m);
 extern const struct engine_irqchip_ops chipset_irqchip;
+
+/* identity.c */
+int identity_uuid(u8 out[16], struct err *err);
+/* The configuration's, or a random one. */
+int identity_mac(const struct machine_config *cfg, u8 out[6], struct err *err);
+/* A new generation id, in guest memory. */
+int identity_generation(struct machine *m, struct err *err);
+/* Of a machine that goes on from a snapshot. */
+int identity_after_load(struct machine *m, struct err *err);
 
 /* cpu_start.c */
 void cpu_start_apply(const struct boot_entry *entry, struct vcpu_state *vs);

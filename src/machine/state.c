@@ -109,6 +109,8 @@ int machine_load(struct machine *m, const void *bytes, size_t len,
 	rc = visit(m, s, err);
 	finished = state_finish(s, rc ? NULL : err);
 	rc = rc ? rc : finished;
+	if (rc == 0)
+		rc = identity_after_load(m, err);
 	pthread_mutex_unlock(mem_io_lock(m->mem));
 	return rc < 0 ? err_wrap(err, "load the machine's state") : 0;
 }

@@ -209,6 +209,11 @@ void virtio_net_set_link(struct virtio_device *v, bool is_up)
 	virtio_config_changed(v);
 }
 
+void virtio_net_set_mac(struct virtio_device *v, const u8 mac[6])
+{
+	memcpy(v->config, mac, 6);
+}
+
 static void net_state(struct virtio_device *v, struct state *s)
 {
 	struct net *n = net_of(v);

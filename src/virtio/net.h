@@ -14,5 +14,7 @@ struct virtio_net_config {
 
 int virtio_net_new(const struct virtio_net_config *cfg,
 		   struct virtio_device **out, struct err *err);
+/* A driver reads it when it starts. */
+void virtio_net_set_mac(struct virtio_device *d, const u8 mac[6]);
 /* The cable: tells the driver when it changes. */
 void virtio_net_set_link(struct virtio_device *d, bool is_up);

@@ -53,6 +53,18 @@ static int disks_from_api(const struct api_machine_config *api, int *fds,
 	return 0;
 }
 
+static int parse_mac(const char *text, u8 out[6])
+{
+	char rest;
+
+	if (strlen(text) != 17 ||
+	    sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &out[0],
+		   &out[1], &out[2], &out[3], &out[4], &out[5], &rest) != 6 ||
+	    (out[0] & 1)) /* a group's */
+		return -EINVAL;
+	return 0;
+}
+
 int config_from_api(const struct api_machine_config *api, int *fds,
 		    struct machine_config *out, struct err *err)
 {
@@ -77,6 +89,10 @@ int config_from_api(const struct api_machine_config *api, int *fds,
 			.guest_port = api->forwards[i].guest_port,
 		};
 	out->vsock_cid = api->vsock_cid;
+	out->has_new_identity = api->new_identity;
+	if (api->mac[0] && parse_mac(api->mac, out->mac) < 0)
+		return err_set(err, -EINVAL, "mac: '%s' is not a MAC address",
+			       api->mac);
 	out->has_virtio_console = api->console == API_CONSOLE_VIRTIO;
 	out->has_debug_exit = api->debug_exit;
 	out->has_test_devices = api->test_devices;
