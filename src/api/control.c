@@ -22,7 +22,7 @@
 const struct control_method_row control_methods[CONTROL_METHOD_COUNT] = {
 	[CONTROL_MACHINE_CREATE] = {
 		"machine.create", "the machine config (machine_config.h)",
-		"the files that the config's *_fd keys count", "{}",
+		"the files that the config's *_fd keys count", "{engine, engine_reason, tsc_khz}",
 		0, CONTROL_FDS_MAX},
 	[CONTROL_STATUS] = {
 		"status", "{}", "", "struct control_status", 0, 0},

@@ -53,6 +53,9 @@ struct api_machine_config {
 	u64 memory_bytes; /* a multiple of 1 MiB */
 	enum api_engine engine;
 	char cpu_model[32]; /* "" for the default */
+	/* What an earlier machine.create answered on this host. */
+	u32 tsc_khz;	       /* 0: to be measured */
+	char kvm_refused[256]; /* engine auto does not try KVM; "": it does */
 
 	/* A snapshot's two files: the machine goes on from there. */
 	int restore_state_fd, restore_memory_fd;

@@ -18,6 +18,7 @@
 
 #include "api/machine_config.h"
 #include "block/chain.h"
+#include "cli/host_facts.h"
 #include "cli/image.h"
 #include "cli/launch_record.h"
 #include "cli/layers.h"
@@ -542,6 +543,45 @@ static void remove_folders(struct machine *m)
 		image_remove_tree(m->data_dir, NULL);
 }
 
+/* What was not known of the host before is kept for the next machine. */
+static void learn(const struct start *s, const json_t *result)
+{
+	const char *engine =
+		json_string_value(json_object_get(result, "engine"));
+	const char *why =
+		json_string_value(json_object_get(result, "engine_reason"));
+	struct host_facts f = {0};
+
+	if (s->config.tsc_khz &&
+	    (s->config.kvm_refused[0] || s->config.engine != API_ENGINE_AUTO))
+		return;
+	host_facts_read(&f);
+	f.tsc_khz = (u32)json_integer_value(json_object_get(result, "tsc_khz"));
+	if (s->config.engine == API_ENGINE_AUTO && engine && why &&
+	    strcmp(engine, "soft") == 0)
+		snprintf(f.kvm_refused, sizeof(f.kvm_refused), "%s", why);
+	host_facts_write(&f);
+}
+
+static int create(struct start *s, struct err *err)
+{
+	struct host_facts f;
+	json_t *result = NULL;
+	int rc;
+
+	host_facts_read(&f);
+	s->config.tsc_khz = f.tsc_khz;
+	strcpy(s->config.kvm_refused, f.kvm_refused);
+	rc = control_call(s->m->control_fd, CONTROL_MACHINE_CREATE,
+			  api_machine_config_to_json(&s->config), s->fds,
+			  s->fd_count, CREATE_WAIT_MS, NULL, NULL, &result,
+			  err);
+	if (rc == 0)
+		learn(s, result);
+	json_decref(result);
+	return rc;
+}
+
 /* The machine is there and waits: its disk gets its name, then it runs. If we
  * are killed before, it ends, and the old disk is still there. */
 static int let_go(struct start *s, struct err *err)
@@ -622,10 +662,7 @@ int machine_start(const struct machine_options *o, const char *image,
 	if (!rc)
 		rc = spawn_vmm(s, is_child, err);
 	if (!rc)
-		rc = control_call(out->control_fd, CONTROL_MACHINE_CREATE,
-				  api_machine_config_to_json(&s->config),
-				  s->fds, s->fd_count, CREATE_WAIT_MS, NULL,
-				  NULL, NULL, err);
+		rc = create(s, err);
 	if (!rc)
 		rc = let_go(s, err);
 	control_close_fds(s->fds, s->fd_count);

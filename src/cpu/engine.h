@@ -49,6 +49,7 @@ struct engine_vm_config {
 	/* The software engine translates code that it has interpreted so
 	 * often; at most 15. 0: at once. */
 	u32 translate_after;
+	u32 tsc_khz; /* of the host, when it is known; 0: measured */
 };
 
 enum vcpu_exit {

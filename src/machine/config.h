@@ -24,7 +24,7 @@ struct machine_disk {
 	int fd;
 	struct block_open how;
 	struct block_layer layers[BLOCK_LAYERS_MAX]; /* how.layers */
-	char serial[21]; /* "" for none */
+	char serial[21];			     /* "" for none */
 };
 
 struct machine_config {
@@ -32,8 +32,12 @@ struct machine_config {
 	u32 cpus;	  /* 1-VCPUS_MAX */
 	u64 memory_bytes; /* whole MiB */
 	enum machine_engine engine;
+	u32 tsc_khz; /* the host's, when it is known; 0: measured */
+	/* Why KVM cannot be used, when it is known: it is not tried again
+	 * for MACHINE_ENGINE_AUTO. NULL or "": it is tried. */
+	const char *kvm_refused;
 	const char *cpu_model; /* NULL: default */
-	int memory_fd; /* RAM as a snapshot left it; -1: zeroes */
+	int memory_fd;	       /* RAM as a snapshot left it; -1: zeroes */
 	int kernel_fd;
 	int module_fds[BOOT_MODULES_MAX];
 	size_t module_count;

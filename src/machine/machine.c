@@ -73,12 +73,12 @@ static int ram_create(struct machine *m, struct err *err)
  * docs/notes/translator-speed.md has the measurements. */
 #define TRANSLATE_AFTER 8
 
-static int engine_create(struct machine *m, struct err *err)
+static int engine_make(struct machine *m, struct err *err)
 {
 	struct x86_cpuid_config cpu = {
 		.model = m->cpu_model,
 		.vcpu_count = m->cfg.cpus,
-		.tsc_khz = (u32)soft_tsc_khz_measure(),
+		.tsc_khz = m->cfg.tsc_khz,
 		.ram_top = MAP_MMIO64 + MAP_MMIO64_BYTES,
 	};
 	struct kvm_cpuid2 *cpuid;
@@ -89,9 +89,10 @@ static int engine_create(struct machine *m, struct err *err)
 		.irqchip_opaque = m,
 		.lockstep_every = m->cfg.lockstep_every,
 		.translate_after = TRANSLATE_AFTER,
+		.tsc_khz = m->cfg.tsc_khz,
 	};
-	int rc =
-		engine_select(m->cfg.engine, &m->engine, m->engine_reason, err);
+	int rc = engine_select(m->cfg.engine, m->cfg.kvm_refused, &m->engine,
+			       m->engine_reason, err);
 
 	if (rc < 0)
 		return rc;
@@ -104,6 +105,13 @@ static int engine_create(struct machine *m, struct err *err)
 	if (rc < 0)
 		return err_wrap(err, "start the %s engine", m->engine->name);
 	return vcpus_create(m, err);
+}
+
+static int engine_create(struct machine *m, struct err *err)
+{
+	if (!m->cfg.tsc_khz)
+		m->cfg.tsc_khz = (u32)soft_tsc_khz_measure();
+	return engine_make(m, err);
 }
 
 static int engine_msi(void *opaque, u64 addr, u32 data)
@@ -435,6 +443,7 @@ void machine_info(struct machine *m, struct machine_info *out)
 {
 	memset(out, 0, sizeof(*out));
 	out->engine = m->engine->name;
+	out->tsc_khz = m->cfg.tsc_khz;
 	snprintf(out->engine_reason, sizeof(out->engine_reason), "%s",
 		 m->engine_reason);
 	out->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);

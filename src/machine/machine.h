@@ -63,8 +63,8 @@ void machine_overlay_commit(struct machine *m);
 void machine_overlay_cancel(struct machine *m);
 /* done() is called, from the loop, when all that the disks hold is durable: 0,
  * or the first -errno. The layers below are free to be read then. */
-void machine_flush_disks(struct machine *m,
-			 void (*done)(void *opaque, int rc), void *opaque);
+void machine_flush_disks(struct machine *m, void (*done)(void *opaque, int rc),
+			 void *opaque);
 /* In place of machine_start(), into a machine of the same configuration that
  * has never run, with its RAM in config.memory_fd; machine_resume() then runs
  * it. The bytes are hostile: -EINVAL and why; the machine is of no use
@@ -87,6 +87,7 @@ int machine_vsock_listen(struct machine *m, u32 port);
 struct machine_info {
 	const char *engine;	 /* "soft" */
 	char engine_reason[256]; /* why it was chosen */
+	u32 tsc_khz;		 /* the host's */
 	u64 cpu_ns;		 /* of the whole process */
 	struct engine_stat stats[128];
 	size_t stat_count;

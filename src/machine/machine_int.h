@@ -159,5 +159,6 @@ void cpu_firmware_apply(struct vcpu_state *vs);
 void cpu_format_registers(const struct vcpu_state *vs, char *out, size_t n);
 
 /* select.c */
-int engine_select(enum machine_engine want, const struct engine_ops **out,
-		  char reason[256], struct err *err);
+int engine_select(enum machine_engine want, const char *kvm_refused,
+		  const struct engine_ops **out, char reason[256],
+		  struct err *err);

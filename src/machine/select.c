@@ -38,14 +38,17 @@ static void check_width(struct engine_probe *probe)
 }
 
 /* auto: KVM where its probe passes, else the soft engine. */
-int engine_select(enum machine_engine want, const struct engine_ops **out,
-		  char reason[256], struct err *err)
+int engine_select(enum machine_engine want, const char *kvm_refused,
+		  const struct engine_ops **out, char reason[256],
+		  struct err *err)
 {
 	struct engine_probe probe;
 	char why[256];
 
 	if (want == MACHINE_ENGINE_SOFT)
 		return use_soft(out, "asked for", reason, err);
+	if (want == MACHINE_ENGINE_AUTO && kvm_refused && kvm_refused[0])
+		return use_soft(out, kvm_refused, reason, err);
 	engine_kvm.probe(&probe);
 	check_width(&probe);
 	if (want == MACHINE_ENGINE_KVM && !probe.is_usable)

@@ -104,7 +104,7 @@ static int copy_cpuid(struct engine_vm *vm, const struct kvm_cpuid2 *in,
 	return 0;
 }
 
-static void read_cpuid(struct engine_vm *vm)
+static void read_cpuid(struct engine_vm *vm, u32 tsc_khz)
 {
 	const struct kvm_cpuid_entry2 *e;
 
@@ -120,7 +120,7 @@ static void read_cpuid(struct engine_vm *vm)
 	vm->apic_bus_khz = e ? e->ebx : 0;
 	if (vm->apic_bus_khz < 1000 || vm->apic_bus_khz > 4000000)
 		vm->apic_bus_khz = 1000000;
-	vm->tsc_khz = soft_tsc_khz_measure();
+	vm->tsc_khz = tsc_khz ? tsc_khz : soft_tsc_khz_measure();
 	if (e && e->eax &&
 	    (e->eax > vm->tsc_khz + vm->tsc_khz / 100 ||
 	     e->eax < vm->tsc_khz - vm->tsc_khz / 100))
@@ -168,7 +168,7 @@ static int vm_create(const struct engine_vm_config *cfg,
 	rc = copy_cpuid(vm, cfg->cpuid, err);
 	if (rc < 0)
 		goto fail;
-	read_cpuid(vm);
+	read_cpuid(vm, cfg->tsc_khz);
 	vm->clock_base_tsc = soft_host_tsc();
 	rc = soft_stubs_install_signals(err);
 	if (rc < 0)

@@ -73,6 +73,8 @@ int config_from_api(const struct api_machine_config *api, int *fds,
 	out->cpus = api->cpus;
 	out->memory_bytes = api->memory_bytes;
 	out->engine = engine_from_api(api->engine);
+	out->tsc_khz = api->tsc_khz;
+	out->kvm_refused = api->kvm_refused;
 	out->cpu_model = api->cpu_model[0] ? api->cpu_model : NULL;
 	out->memory_fd = take_fd(fds, api->restore_memory_fd);
 	out->kernel_fd = take_fd(fds, api->kernel_fd);

@@ -192,6 +192,17 @@ void vmm_let_go(struct vmm *v)
 	loop_post(v->loop, start_machine, v);
 }
 
+/* What the sender may tell the next vmm on this host. */
+static json_t *created(const struct vmm *v)
+{
+	struct machine_info info;
+
+	machine_info(v->machine, &info);
+	return json_pack("{s:s, s:s, s:I}", "engine", info.engine,
+			 "engine_reason", info.engine_reason, "tsc_khz",
+			 (json_int_t)info.tsc_khz);
+}
+
 /* Takes the first message and answers it. */
 static int vmm_setup(struct vmm *v)
 {
@@ -216,7 +227,7 @@ static int vmm_setup(struct vmm *v)
 		rc = vmm_enter_sandbox(v, &err);
 	control_close_fds(fds, fd_count);
 	answer = rc < 0 ? control_error_new(req.id, &err)
-			: control_result_new(req.id, NULL);
+			: control_result_new(req.id, created(v));
 	json_decref(msg);
 	if (control_send(OWNER_FD, answer, NULL, 0, NULL) < 0 && rc == 0)
 		rc = -EPIPE;
