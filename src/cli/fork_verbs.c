@@ -12,6 +12,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cli/image_file.h"
 #include "cli/layers.h"
 #include "cli/snapshot_options.h"
@@ -155,7 +156,7 @@ static void tell_agent(struct machine *m, const struct agent_identity *id)
 }
 
 static int fork_one(const struct origin *from, const char *name,
-		    bool keeps_identity, struct err *err)
+		    bool keeps_identity, u64 start_ns, struct err *err)
 {
 	struct agent_identity id;
 	struct snapshot_start how = {
@@ -172,6 +173,8 @@ static int fork_one(const struct origin *from, const char *name,
 		rc = snapshot_start(&how, &m, err);
 	if (rc)
 		return rc;
+	fprintf(stderr, "%s runs after %.1f ms\n", m.name,
+		(double)(clock_mono_ns() - start_ns) / 1e6);
 	tell_agent(&m, how.identity);
 	printf("%s\n", m.name);
 	fflush(stdout);
@@ -182,6 +185,7 @@ static int fork_one(const struct origin *from, const char *name,
 int verb_fork(void *values, struct cli_args *args)
 {
 	struct fork_options *o = values;
+	u64 start = clock_mono_ns();
 	struct origin from;
 	struct err err = {0};
 	u32 number = 0;
@@ -198,7 +202,9 @@ int verb_fork(void *values, struct cli_args *args)
 	for (u32 i = 0; !rc && i < o->count; i++) {
 		rc = next_name(&from, o, &number, name, sizeof(name), &err);
 		if (!rc)
-			rc = fork_one(&from, name, o->keep_identity, &err);
+			rc = fork_one(&from, name, o->keep_identity, start,
+				      &err);
+		start = clock_mono_ns();
 	}
 	if (from.is_hidden)
 		image_remove_tree(from.dir, NULL);

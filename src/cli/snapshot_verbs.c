@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cli/snapshot.h"
 #include "cli/snapshot_options.h"
 #include "cli/verbs.h"
@@ -261,6 +262,7 @@ static int restore(const char *machine, const char *name, struct machine *out,
 int verb_snapshot_restore(void *values, struct cli_args *args)
 {
 	struct snapshot_options *o = values;
+	u64 start = clock_mono_ns();
 	struct err err = {0};
 	struct machine m;
 	int rc;
@@ -274,6 +276,8 @@ int verb_snapshot_restore(void *values, struct cli_args *args)
 		rc = restore(args->words[0], args->words[1], &m, &err);
 	if (rc)
 		return snapshot_fail(&err);
+	fprintf(stderr, "%s runs after %.1f ms\n", m.name,
+		(double)(clock_mono_ns() - start) / 1e6);
 	snapshot_set_clock(&m);
 	printf("%s\n", m.name);
 	return CLI_OK;
