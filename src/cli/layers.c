@@ -15,6 +15,9 @@
 /* As many as can be open below one disk, less one to go on in. */
 #define LAYERS_MAX (BLOCK_LAYERS_MAX - 1)
 
+/* From so many on they are merged when the machine starts. */
+#define LAYERS_MANY 20
+
 struct top {
 	long number; /* -1: none */
 	u32 count;
@@ -260,6 +263,55 @@ int layers_add(const char *dir, int *out_fd, struct err *err)
 	rc = sync_dir(dir, err);
 	if (rc)
 		close(*out_fd);
+	return rc;
+}
+
+/* Those between the first and the last, which nothing refers to any more. */
+static void unlink_between(const char *dir, long top)
+{
+	char path[LAYERS_PATH_MAX];
+	DIR *d = opendir(dir);
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		const char *format;
+		long n = layer_number(e->d_name, &format);
+
+		if (n <= 0 || n >= top)
+			continue;
+		snprintf(path, sizeof(path), "%.4200s/%.60s", dir, e->d_name);
+		unlink(path);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* The new file says that it lies over the first layer, so it may take the
+ * last one's name at any moment. */
+int layers_merge(const char *dir, struct err *err)
+{
+	char path[LAYERS_PATH_MAX], temp[LAYERS_PATH_MAX];
+	const struct top base = {.number = 0, .format = "raw"};
+	struct top t = find_top(dir);
+	int rc;
+
+	if (t.count < LAYERS_MANY)
+		return 0;
+	snprintf(path, sizeof(path), "%.4200s/%ld.%s", dir, t.number, t.format);
+	snprintf(temp, sizeof(temp), "%.4200s/.merged", dir);
+	unlink(temp);
+	rc = make_layer(dir, &base, temp, err);
+	if (!rc)
+		rc = image_merge(path, temp, "qcow2", err);
+	if (!rc && rename(temp, path))
+		rc = err_sys(err, -errno, "rename '%s'", temp);
+	if (rc) {
+		unlink(temp);
+		return err_wrap(err, "merge the disk's layers");
+	}
+	rc = sync_dir(dir, err);
+	if (!rc)
+		unlink_between(dir, t.number);
 	return rc;
 }
 

@@ -34,6 +34,10 @@ int layers_link_boot(const char *from, const char *to, struct err *err);
 /* A new empty layer on top, durable. out_fd: its descriptor, locked for
  * writing. -ELOOP: there are too many. */
 int layers_add(const char *dir, int *out_fd, struct err *err);
+/* Makes one of many: a copy of what all but the first have, in the place of the
+ * last. What they were stays in other folders. Of no running machine; nothing
+ * is done when there are few. */
+int layers_merge(const char *dir, struct err *err);
 /* Removes last layers that nobody uses: of a machine that runs. */
 void layers_trim(const char *dir);
 /* Exchanges the folders, or renames when `dir` is not there. */

@@ -327,6 +327,8 @@ static int make_disk(struct start *s, const char *image, struct err *err)
 		rc = s->o->restore ? layers_link(from, false, s->new_disk, err)
 				   : layers_from_image(&im, s->new_disk, err);
 	if (!rc)
+		rc = layers_merge(s->new_disk, err);
+	if (!rc)
 		rc = layers_add(s->new_disk, &fd, err);
 	if (!rc)
 		close(fd);
@@ -356,6 +358,8 @@ static int add_named_image(struct start *s, const char *name, struct err *err)
 	if (s->o->restore || access(disk, F_OK)) {
 		rc = make_disk(s, name, err);
 		snprintf(disk, sizeof(disk), "%s", s->new_disk);
+	} else {
+		rc = layers_merge(disk, err);
 	}
 	if (!rc)
 		rc = layers_top(disk, top, &format, err);

@@ -36,6 +36,8 @@ int snapshot_fail(const struct err *err)
 		hint = "'skerry snapshot list' shows what there is";
 	else if (strcmp(err->id, "machine.stopped") == 0)
 		hint = "a snapshot is made of a machine that runs";
+	else if (strcmp(err->id, "disk.layers") == 0)
+		hint = "stop the machine and start it again: that merges them";
 	else if (strcmp(err->id, "snapshot.damaged") == 0)
 		hint = "'skerry snapshot delete' removes it";
 	cli_report(err, hint);

@@ -142,6 +142,34 @@ def the_list_is_a_tree():
     same(rows, ["SNAPSHOT", "after *", " second"])
 
 
+def many_layers_become_one():
+    ok("clone", NAME, "deep")
+    ok("launch", "debian/12", "--name", "deep", "--memory", "128M",
+       timeout=300)
+    for i in range(40):
+        guest("deep", "echo %d >/root/mark; sync" % i)
+        status, _, err = run("snapshot", "create", "deep", "n%d" % i, env=env)
+        if status:
+            break
+    has(err, "no room for another")
+    has(err, "start it again")
+    assert i > 20, i
+    ok("stop", "--force", "deep")
+    time.sleep(1)
+    ok("launch", "debian/12", "--name", "deep", "--memory", "128M",
+       timeout=300)
+    same(guest("deep", "cat /root/mark"), str(i))
+    assert len(os.listdir(machine("deep", "disk"))) < 8
+    ok("snapshot", "create", "deep", "more")
+    for n in (0, i // 2, i - 1):
+        ok("snapshot", "restore", "--force", "deep", "n%d" % n)
+        same(guest("deep", "echo 3 >/proc/sys/vm/drop_caches; "
+                   "cat /root/mark; sha256sum /usr/bin/perl | cut -c1-8"),
+             "%d\n%s" % (n, guest(NAME, "sha256sum /usr/bin/perl | "
+                                  "cut -c1-8")))
+    ok("delete", "--force", "deep")
+
+
 def a_clone_has_the_disk():
     guest(NAME, "echo cloned >/root/mark; sync")
     ok("clone", NAME, "running")
@@ -182,6 +210,7 @@ for test in (forks_go_on_from_where_the_machine_is,
              wrong_forks_are_refused,
              a_fork_that_is_killed_leaves_nothing,
              the_list_is_a_tree,
+             many_layers_become_one,
              a_clone_has_the_disk,
              nothing_is_left_after_delete):
     suite.check(test)
