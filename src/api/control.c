@@ -54,7 +54,8 @@ const struct control_method_row control_methods[CONTROL_METHOD_COUNT] = {
 		"machine.resume", "{}", "", "{}", 0, 0},
 	[CONTROL_SNAPSHOT_CREATE] = {
 		"snapshot.create",
-		"{disks: [N, …]}: the disks that get a new layer",
+		"{disks: [N, …]: the disks that get a new layer, temporary: "
+		"nothing need be durable}",
 		"the state file and the memory file: regular, empty, writable; "
 		"for each of the disks an empty overlay of it",
 		"{pause_ns, memory_bytes, written_bytes, state_bytes} when "

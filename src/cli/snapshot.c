@@ -259,8 +259,10 @@ static int save_memory(struct making *k, int layer_fd, struct err *err)
 
 	if (!rc)
 		rc = open_new(k->out->dir, "memory", &fds[1], err);
+	if (!rc)
+		params = json_pack("{s:b}", "temporary", k->wish->is_hidden);
 	if (!rc && layer_fd >= 0)
-		params = json_pack("{s:[i]}", "disks", 0);
+		json_object_set_new(params, "disks", json_pack("[i]", 0));
 	if (!rc)
 		rc = control_call(k->m.control_fd, CONTROL_SNAPSHOT_CREATE,
 				  params, fds, layer_fd >= 0 ? 3 : 2,

@@ -106,7 +106,7 @@ static int write_ram(struct memory_save *s, int pipe_fd)
 		if (rc == 0 && write(pipe_fd, "", 1) != 1)
 			rc = -EPIPE;
 	}
-	if (rc == 0 && fsync(s->cfg.fd) < 0)
+	if (rc == 0 && !s->cfg.is_temporary && fsync(s->cfg.fd) < 0)
 		rc = -errno;
 	return rc;
 }

@@ -24,6 +24,7 @@ struct memory_save_config {
 	const u8 *ram;
 	u64 bytes; /* whole pages, > 0 */
 	int fd;	   /* borrowed; an empty regular file, open for writing */
+	bool is_temporary; /* the file need not outlive a crash of the host */
 	/* From the loop. done and total in bytes of RAM. May be NULL. */
 	void (*progress)(void *opaque, u64 done, u64 total);
 	/* From the loop, once, and never after memory_save_free. rc: 0, or

@@ -27,8 +27,9 @@ struct snapshot {
 	struct memory_save *save;
 	struct buf state;
 	int state_fd, memory_fd;
-	u32 pending; /* the memory, the disks */
-	int rc;	     /* the first that failed */
+	bool is_temporary; /* not to be made durable */
+	u32 pending;	   /* the memory, the disks */
+	int rc;		   /* the first that failed */
 	u64 pause_ns, progress_ns;
 };
 
@@ -44,7 +45,7 @@ static void snapshot_free(struct snapshot *s)
 	free(s);
 }
 
-static int write_all(int fd, const u8 *bytes, size_t n)
+static int write_all(int fd, const u8 *bytes, size_t n, bool is_temporary)
 {
 	while (n) {
 		ssize_t done = write(fd, bytes, n);
@@ -56,7 +57,7 @@ static int write_all(int fd, const u8 *bytes, size_t n)
 		bytes += done;
 		n -= (size_t)done;
 	}
-	return fsync(fd) < 0 ? -errno : 0;
+	return !is_temporary && fsync(fd) < 0 ? -errno : 0;
 }
 
 /* What a restore has to know of how this machine was made. */
@@ -96,7 +97,7 @@ static int write_state(struct snapshot *s, size_t *out_bytes)
 	f.config_bytes = strlen(config);
 	snapshot_file_write(&f, &bytes);
 	*out_bytes = bytes.len;
-	rc = write_all(s->state_fd, bytes.bytes, bytes.len);
+	rc = write_all(s->state_fd, bytes.bytes, bytes.len, s->is_temporary);
 	buf_fini(&sums);
 	buf_fini(&bytes);
 	free(config);
@@ -175,6 +176,7 @@ static int take(struct snapshot *s, struct err *err)
 	struct memory_save_config cfg = {
 		.loop = s->vmm->loop,
 		.fd = s->memory_fd,
+		.is_temporary = s->is_temporary,
 		.progress = on_progress,
 		.done = on_saved,
 		.opaque = s,
@@ -254,6 +256,7 @@ int snapshot_create(struct vmm *v, struct client *c, json_int_t id,
 		return rc;
 	s = snapshot_new(v, c, fds);
 	s->id = id;
+	s->is_temporary = json_is_true(json_object_get(params, "temporary"));
 	before = clock_mono_ns();
 	if (was_running)
 		machine_pause(v->machine);
