@@ -17,7 +17,7 @@ _skerry()
 		delete) words=$("$bin" image list | awk 'NR > 1 {print $1}') ;;
 		esac
 	elif [ "$verb" = snapshot ] && [ "$COMP_CWORD" = 2 ]; then
-		words="create list restore delete check"
+		words="create list restore delete diff check"
 	elif [ "$verb" = snapshot ] && [ "$COMP_CWORD" = 3 ]; then
 		words=$("$bin" list | awk 'NR > 1 {print $1}')
 	elif [ "$verb" = snapshot ]; then

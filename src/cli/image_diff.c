@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "cli/image_file.h"
 
@@ -21,8 +22,19 @@ const struct cli_option image_diff_options[] = {
 };
 /* clang-format on */
 
+/* A disk, and the file of each of its layers, so that what both disks have
+ * from one place of one file is not read. */
+struct side {
+	struct block_node *node;
+	struct layer {
+		dev_t dev;
+		ino_t ino;
+	} layers[BLOCK_LAYERS_MAX];
+};
+
 struct diff {
-	struct block_node *a, *b;
+	struct side a, b;
+	bool is_quiet;
 	json_t *list; /* NULL: print */
 	u64 from, to; /* the run that is not shown yet */
 	u64 bytes;    /* that differ */
@@ -38,7 +50,7 @@ static void show(struct diff *d)
 				      json_pack("{s:I, s:I}", "offset",
 						(json_int_t)d->from, "bytes",
 						(json_int_t)(d->to - d->from)));
-	else
+	else if (!d->is_quiet)
 		printf("%#-16llx %#llx\n", (unsigned long long)d->from,
 		       (unsigned long long)(d->to - d->from));
 	d->bytes += d->to - d->from;
@@ -63,26 +75,43 @@ static int read_padded(struct block_node *node, u64 at, u8 *bytes, u64 len)
 	return have ? block_do(node, BLOCK_READ, at, bytes, have) : 0;
 }
 
-/* How many bytes from `at` on are zeros without being read. */
-static int zeros_at(struct block_node *node, u64 at, u64 *out)
+static int place_at(const struct side *s, u64 at, struct qcow2_place *out)
 {
-	struct qcow2_place p;
-	int rc;
+	u64 size = block_size_bytes(s->node);
 
-	*out = UINT64_MAX;
-	if (at >= block_size_bytes(node))
-		return 0;
-	rc = qcow2_map_at(node, at, block_size_bytes(node) - at, &p);
-	*out = p.kind >= QCOW2_EXTENT_ZERO ? p.bytes : 0;
-	return rc;
+	*out = (struct qcow2_place){UINT64_MAX, QCOW2_EXTENT_NOWHERE};
+	return at < size ? qcow2_map_at(s->node, at, size - at, out) : 0;
+}
+
+/* How many bytes from `at` on are the same without being read: zeros in both,
+ * or one place of one file. */
+static int same_at(const struct diff *d, u64 at, u64 *out)
+{
+	struct qcow2_place a, b;
+	const struct layer *x, *y;
+	int rc = place_at(&d->a, at, &a);
+
+	*out = 0;
+	if (!rc)
+		rc = place_at(&d->b, at, &b);
+	if (rc)
+		return rc;
+	x = &d->a.layers[a.depth];
+	y = &d->b.layers[b.depth];
+	if ((a.kind >= QCOW2_EXTENT_ZERO && b.kind >= QCOW2_EXTENT_ZERO) ||
+	    (a.kind == QCOW2_EXTENT_DATA && b.kind == QCOW2_EXTENT_DATA &&
+	     a.file_byte == b.file_byte && x->ino == y->ino &&
+	     x->dev == y->dev && x->ino))
+		*out = MIN(a.bytes, b.bytes);
+	return 0;
 }
 
 static int compare_piece(struct diff *d, u64 at, u64 len)
 {
-	int rc = read_padded(d->a, at, d->in_a, len);
+	int rc = read_padded(d->a.node, at, d->in_a, len);
 
 	if (!rc)
-		rc = read_padded(d->b, at, d->in_b, len);
+		rc = read_padded(d->b.node, at, d->in_b, len);
 	for (u64 i = 0; !rc && i < len; i += GRAIN) {
 		u64 n = MIN(GRAIN, len - i);
 
@@ -94,19 +123,19 @@ static int compare_piece(struct diff *d, u64 at, u64 len)
 
 static int compare(struct diff *d, struct image_progress *p)
 {
-	u64 size = MAX(block_size_bytes(d->a), block_size_bytes(d->b)), at = 0;
+	u64 size =
+		MAX(block_size_bytes(d->a.node), block_size_bytes(d->b.node));
+	u64 at = 0;
 	int rc = 0;
 
 	while (!rc && at < size) {
-		u64 za = 0, zb = 0, len = MIN(PIECE, size - at);
+		u64 same = 0, len = MIN(PIECE, size - at);
 
 		rc = image_progress(p, at, size);
 		if (!rc)
-			rc = zeros_at(d->a, at, &za);
-		if (!rc)
-			rc = zeros_at(d->b, at, &zb);
-		if (!rc && MIN(za, zb))
-			len = MIN(MIN(za, zb), size - at);
+			rc = same_at(d, at, &same);
+		if (!rc && same)
+			len = MIN(same, size - at);
 		else if (!rc)
 			rc = compare_piece(d, at, len);
 		at += len;
@@ -139,14 +168,58 @@ static int diff(struct diff *d, bool json, struct err *err)
 	return rc ? err_sys(err, rc, "compare the images") : 0;
 }
 
+static void side_of(const struct image_file *f, struct side *out)
+{
+	out->node = f->node;
+	for (size_t i = 0; i < f->chain.count; i++) {
+		const char *path = f->chain.files[i].path;
+		struct stat st;
+
+		if (path && stat(path, &st) == 0)
+			out->layers[i] = (struct layer){st.st_dev, st.st_ino};
+	}
+}
+
+static int diff_files(struct image_file *a, struct image_file *b, bool is_quiet,
+		      bool json, u64 *out_bytes, struct err *err)
+{
+	struct diff d = {.is_quiet = is_quiet};
+	int rc;
+
+	side_of(a, &d.a);
+	side_of(b, &d.b);
+	rc = diff(&d, json, err);
+	*out_bytes = d.bytes;
+	return rc;
+}
+
+int image_diff_bytes(const char *a_path, const char *b_path, const char *format,
+		     u64 *out_bytes, struct err *err)
+{
+	struct image_file_options o = {.format = format};
+	struct block_open how = {.is_read_only = true};
+	struct image_file a, b;
+	int rc = image_file_open(a_path, &o, &how, &a, err);
+
+	if (rc)
+		return rc;
+	rc = image_file_open(b_path, &o, &how, &b, err);
+	if (!rc) {
+		rc = diff_files(&a, &b, true, false, out_bytes, err);
+		image_file_close(&b);
+	}
+	image_file_close(&a);
+	return rc;
+}
+
 /* 0 the same; 1 failed; 3 they differ. */
 int verb_image_diff(void *values, struct cli_args *args)
 {
 	const struct image_file_options *o = values;
 	struct block_open how = {.is_read_only = true};
-	struct diff d = {0};
 	struct image_file a, b;
 	struct err err = {0};
+	u64 bytes = 0;
 	int rc;
 
 	if (args->count != 2)
@@ -155,15 +228,13 @@ int verb_image_diff(void *values, struct cli_args *args)
 	if (!rc) {
 		rc = image_file_open(args->words[1], o, &how, &b, &err);
 		if (!rc) {
-			d.a = a.node;
-			d.b = b.node;
-			rc = diff(&d, o->json, &err);
+			rc = diff_files(&a, &b, false, o->json, &bytes, &err);
 			image_file_close(&b);
 		}
 		image_file_close(&a);
 	}
 	if (!rc)
-		return d.bytes ? 3 : CLI_OK;
+		return bytes ? 3 : CLI_OK;
 	cli_report(&err, strcmp(err.id, "image.backing-elsewhere")
 				 ? NULL
 				 : "--any-backing allows it");

@@ -33,6 +33,10 @@ int image_file_create(const char *path, const char *format, u64 size_bytes,
 int image_merge(const char *top, const char *dest, const char *dest_format,
 		struct err *err);
 
+/* How many bytes of two disks of one format differ, in units of 4 KiB. */
+int image_diff_bytes(const char *a, const char *b, const char *format,
+		     u64 *out_bytes, struct err *err);
+
 /* Between begin and end, SIGINT and SIGTERM make image_progress return
  * -ECANCELED instead of ending the process. */
 struct image_progress {

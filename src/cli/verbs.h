@@ -30,6 +30,7 @@ int verb_resume(void *values, struct cli_args *args);
 int verb_snapshot_create(void *values, struct cli_args *args);
 int verb_snapshot_list(void *values, struct cli_args *args);
 int verb_snapshot_restore(void *values, struct cli_args *args);
+int verb_snapshot_diff(void *values, struct cli_args *args);
 int verb_snapshot_delete(void *values, struct cli_args *args);
 int verb_snapshot_check(void *values, struct cli_args *args);
 int verb_image_import(void *values, struct cli_args *args);

@@ -4,7 +4,7 @@
 whatever it does meanwhile; what is damaged, half or not there is refused, and
 nothing is lost by it. SKERRY_SNAPSHOT_ROUNDS (6) is how often a machine under
 load is saved and restored."""
-import os, random, signal, subprocess, time
+import os, random, re, signal, subprocess, time
 
 from guest import *
 
@@ -196,6 +196,21 @@ def a_snapshot_of_a_restored_machine_is_one():
     same(guest("cat /dev/shm/mark"), "second")
 
 
+def what_differs_between_two_is_said():
+    ok("snapshot", "create", NAME, "before")
+    guest("head -c 5000000 /dev/urandom >/root/new; sync")
+    ok("snapshot", "create", NAME, "after")
+    status, out, _ = run("snapshot", "diff", NAME, "before", "after", env=env)
+    same(status, 3)
+    has(out, "memory")
+    disk = float(re.search(r"disk +([0-9.]+) MiB differ", out).group(1))
+    assert 4.7 < disk < 12, out
+    same(ok("snapshot", "diff", NAME, "after", "after").split("\n")[-1],
+         "disk     the same")
+    refused("no snapshot 'x'", "snapshot", "diff", NAME, "after", "x")
+    same(run("snapshot", "diff", NAME, "after", env=env)[0], 2)
+
+
 def nothing_is_left_after_delete():
     ok("delete", "--force", NAME)
     assert not os.path.exists(folder())
@@ -212,6 +227,7 @@ for test in (the_machine_is_what_it_was,
              a_load_that_checks_itself_goes_on,
              what_is_suspended_goes_on,
              a_snapshot_of_a_restored_machine_is_one,
+             what_differs_between_two_is_said,
              nothing_is_left_after_delete):
     suite.check(test)
 suite.end()
