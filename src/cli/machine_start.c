@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -35,6 +36,7 @@ struct start {
 	struct api_machine_config config;
 	int fds[CONTROL_FDS_MAX];
 	size_t fd_count;
+	int lock_fd; /* on the folder of the run: one starts it at a time */
 };
 
 static void pick_name(char *out, size_t cap)
@@ -522,6 +524,13 @@ static int reserve_name(struct start *s, struct err *err)
 		s->m->run_dir[0] = 0;
 		return rc;
 	}
+	s->lock_fd = open(s->m->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->lock_fd < 0 || flock(s->lock_fd, LOCK_EX | LOCK_NB)) {
+		err_set(err, -EEXIST, "machine '%s' is being started", name);
+		err_set_id(err, "machine.exists");
+		s->m->run_dir[0] = 0;
+		return -EEXIST;
+	}
 	/* A folder that was there may be that of a machine that ended. */
 	rc = machine_connect(name, &other, NULL);
 	if (rc == 0) {
@@ -627,6 +636,7 @@ int machine_start(const struct machine_options *o, const char *image,
 		return err_sys(err, -ENOMEM, "start machine");
 	s->o = o;
 	s->m = out;
+	s->lock_fd = -1;
 	api_machine_config_init(&s->config);
 	rc = fill_plain(s, err);
 	if (rc) {
@@ -688,6 +698,8 @@ int machine_start(const struct machine_options *o, const char *image,
 	} else if (out_serial) {
 		*out_serial = pair[0];
 	}
+	if (s->lock_fd >= 0)
+		close(s->lock_fd);
 	free(s);
 	return rc;
 }

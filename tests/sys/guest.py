@@ -141,7 +141,8 @@ def leftovers(env):
     for root in (env["SKERRY_RUN_DIR"],
                  os.path.join(env["SKERRY_DATA_DIR"], "machines")):
         if os.path.isdir(root):
-            found += [os.path.join(root, e) for e in os.listdir(root)]
+            found += [os.path.join(root, e) for e in os.listdir(root)
+                      if e != ".host.json"]  # what is known of the host
     return found
 
 

@@ -196,6 +196,20 @@ def a_snapshot_of_a_restored_machine_is_one():
     same(guest("cat /dev/shm/mark"), "second")
 
 
+def of_two_restores_at_once_one_starts_it():
+    for _ in range(4):
+        ok("stop", "--force", NAME)
+        time.sleep(1)
+        both = [popen("snapshot", "restore", NAME, "second", env=env)
+                for _ in range(2)]
+        said = [p.communicate()[1] for p in both]
+        same(sorted(p.returncode for p in both), [0, 1], said)
+        same(guest("cat /dev/shm/mark"), "second")
+        same(sorted(os.listdir(os.path.join(env["SKERRY_DATA_DIR"],
+                                            "machines", NAME))),
+             ["disk", "head"])
+
+
 def what_differs_between_two_is_said():
     ok("snapshot", "create", NAME, "before")
     guest("head -c 5000000 /dev/urandom >/root/new; sync")
@@ -227,6 +241,7 @@ for test in (the_machine_is_what_it_was,
              a_load_that_checks_itself_goes_on,
              what_is_suspended_goes_on,
              a_snapshot_of_a_restored_machine_is_one,
+             of_two_restores_at_once_one_starts_it,
              what_differs_between_two_is_said,
              nothing_is_left_after_delete):
     suite.check(test)
