@@ -525,7 +525,13 @@ static int reserve_name(struct start *s, struct err *err)
 		return rc;
 	}
 	s->lock_fd = open(s->m->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (s->lock_fd < 0 || flock(s->lock_fd, LOCK_EX | LOCK_NB)) {
+	if (s->lock_fd < 0) {
+		rc = err_sys(err, -errno, "lock '%s'", s->m->run_dir);
+		rmdir(s->m->run_dir);
+		s->m->run_dir[0] = 0;
+		return rc;
+	}
+	if (flock(s->lock_fd, LOCK_EX | LOCK_NB)) {
 		err_set(err, -EEXIST, "machine '%s' is being started", name);
 		err_set_id(err, "machine.exists");
 		s->m->run_dir[0] = 0;
